@@ -1,0 +1,36 @@
+# `make run` builds the default reports, `make test` passes the checks and tests; each sets up
+# what it needs first, in a virtual environment of its own.
+
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+
+.PHONY: run test check benchmark clean
+
+run: .venv/run.stamp
+	$(BIN)/snakemake --cores $(CORES)
+
+test: check
+	$(BIN)/pytest
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy workflow/scripts benchmarks tests resources
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+benchmark: .venv/run.stamp
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache
+
+.venv/run.stamp: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,81 @@
+"""Small random BLIP checkpoints, saved in Hugging Face's layout."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from transformers import (
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForQuestionAnswering,
+    BlipTextConfig,
+    BlipVisionConfig,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = "what is the color of animal shirt red brown blue green who where a in front".split()
+STARTS = ["[DEC]", "[ENC]"]
+
+
+def small_vocabulary() -> list[str]:
+    """Special tokens, a few words, and BLIP's two own tokens at the end."""
+    return [*SPECIAL, *WORDS, *STARTS]
+
+
+def random_blip(
+    vocabulary: int,
+    hidden: int = 48,
+    image_text_hidden: int = 16,
+    layers: int = 3,
+    heads: int = 4,
+    intermediate: int = 80,
+    image_size: int = 24,
+    patch_size: int = 8,
+    initializer_range: float = 0.3,
+    seed: int = 0,
+) -> BlipForQuestionAnswering:
+    """A BLIP with random weights, large enough to make interventions matter."""
+    shared = {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "initializer_range": initializer_range,
+    }
+    text = BlipTextConfig(
+        **shared,
+        vocab_size=vocabulary,
+        encoder_hidden_size=hidden,
+        max_position_embeddings=32,
+        bos_token_id=vocabulary - 2,
+        sep_token_id=SPECIAL.index("[SEP]"),
+        pad_token_id=SPECIAL.index("[PAD]"),
+    )
+    vision = BlipVisionConfig(**shared, image_size=image_size, patch_size=patch_size)
+    config = BlipConfig(
+        text_config=text.to_dict(),
+        vision_config=vision.to_dict(),
+        image_text_hidden_size=image_text_hidden,
+    )
+    torch.manual_seed(seed)
+    model = BlipForQuestionAnswering(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # zero from the start, which would hide a forgotten bias
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def save_checkpoint(
+    directory: Path, model: BlipForQuestionAnswering, vocabulary: list[str]
+) -> Path:
+    """Save model, tokenizer and picture processor as the Hub holds them."""
+    model.save_pretrained(directory)
+    size = model.config.vision_config.image_size
+    BlipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(directory)
+    BertTokenizerFast(
+        vocab={token: token_id for token_id, token in enumerate(vocabulary)}
+    ).save_pretrained(directory)
+    return directory

@@ -1,0 +1,523 @@
+"""What a researcher gives wrongly is said in one line that names file, row and key, and the mend."""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from PIL import Image
+from snakemake.utils import validate
+
+from blip_tracing import inputs
+from blip_tracing.errors import InputError
+from blip_tracing.inputs import (
+    COLUMNS,
+    REQUIRED_COLUMNS,
+    check_against_checkpoint,
+    check_config,
+    check_device,
+    check_pictures,
+    load_sheet,
+)
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = ROOT / "workflow/schemas"
+CONFIG_SCHEMA = yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text())
+SHEET_SCHEMA = yaml.safe_load((SCHEMAS / "examples.schema.yaml").read_text())
+SHIPPED = [ROOT / "config/config.yaml", ROOT / "config/blip-vqa-base.yaml"]
+SMALLEST = {"model": {"name": "a/b", "layers": 6}, "examples": "config/examples.tsv"}
+
+HEADER = "example\timage\tbase_question\tsource_question"
+GOOD_ROW = "shirt\timages/shirt.png\twhat is the color\twhat is the shirt"
+
+
+def refusal(check: Callable[..., object], *arguments: object) -> str:
+    """The message of the InputError that the check ends with, which is one line."""
+    with pytest.raises(InputError) as refused:
+        check(*arguments)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+# --- the configuration
+
+
+def with_key(path: str, value: object) -> dict[str, Any]:
+    """The default configuration with one key set (groups made on the way)."""
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    *groups, key = path.split(".")
+    group = config
+    for name in groups:
+        group = group.setdefault(name, {})
+    group[key] = value
+    return config
+
+
+def config_refusal(config: dict[str, Any]) -> str:
+    message = refusal(check_config, config, CONFIG_SCHEMA, "config/config.yaml")
+    assert message.startswith("config/config.yaml: ")
+    return message.removeprefix("config/config.yaml: ")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    check_config(config, CONFIG_SCHEMA, str(path))
+    assert filled(config) == config, "a shipped configuration shows every key"
+
+
+def test_the_smallest_configuration_is_enough() -> None:
+    check_config(SMALLEST, CONFIG_SCHEMA, "config/config.yaml")
+
+
+def filled(config: dict[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    validate(config, str(SCHEMAS / "config.schema.yaml"))
+    return config
+
+
+def test_snakemake_fills_in_the_defaults_of_every_group() -> None:
+    assert filled(SMALLEST) == {
+        "model": {"name": "a/b", "layers": 6, "revision": "main", "dtype": "float32"},
+        "device": "auto",
+        "examples": "config/examples.tsv",
+        "shard_size": 16,
+        "layers_per_job": 1,
+        "noise_levels_per_job": 1,
+        "patching": {"sites": ["block_input"]},
+        "tracing": {
+            "sites": ["block_input"],
+            "noise_levels": [0.1, 0.5, 1, 2, 5, 10, 20],
+            "samples": 10,
+            "seed": 0,
+        },
+        "report": {"examples": 12, "draws_at": 1.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("tracing.noise_levels", [0.1, 1.0, -1], "tracing.noise_levels[2]: -1 is less than the minimum of 0"),
+        ("tracing.noise_levels", ["1e-1", 1.0], "tracing.noise_levels[0]: '1e-1' is text, not a finite number; write 0.1 without quotes"),
+        ("tracing.noise_levels", [float("inf"), 1.0], "tracing.noise_levels[0]: inf is a number, not a finite number"),
+        ("tracing.noise_levels", [float("nan"), 1.0], "tracing.noise_levels[0]: nan is a number, not a finite number"),
+        ("tracing.noise_levels", [1, 2, 1.0], "tracing.noise_levels: 1.0 is given twice; keep it once"),
+        ("tracing.noise_levels", [], "tracing.noise_levels: is empty; give standard deviations of the Gaussian noise"),
+        ("tracing.noise_levels", 1.0, "tracing.noise_levels: 1.0 is a number, not a list"),
+        ("tracing.samples", 0, "tracing.samples: 0 is less than the minimum of 1"),
+        ("tracing.samples", True, "tracing.samples: true is a yes or no, not a whole number"),
+        ("tracing.smaples", 3, "tracing.smaples is not a known key; did you mean samples?"),
+        ("tracing.sites", ["block_inputs"], "tracing.sites[0]: 'block_inputs' is unknown; known are block_input, block_output"),
+        ("patching.sites", ["block_output", "block_output"], "patching.sites: 'block_output' is given twice; keep it once"),
+        ("model", None, "model: is empty, not a group of keys"),
+        ("model.layers", "6", "model.layers: '6' is text, not a whole number; write 6.0 without quotes"),
+        ("model.layers", 6.0, "model.layers: 6.0 is a number, not a whole number"),
+        ("model.dtype", "float16", "model.dtype: 'float16' is unknown; known are float32, float64, bfloat16"),
+        ("model.name", "", "model.name: is empty; give the checkpoint's directory, or a Hub id like Salesforce/blip-vqa-base"),
+        ("model.revision", 1234567, "model.revision: 1234567 is a number, not text"),
+        ("device", "gpu", "device: 'gpu' is unknown; known are auto, cpu, cuda"),
+        ("zebra", 1, "zebra is not a known key; known are " + ", ".join(CONFIG_SCHEMA["properties"])),
+        ("report.draws_at", 3, "report.draws_at: 3 is not in tracing.noise_levels; give one of 0.1, 0.5, 1, 2, 5, 10, 20"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_is_named_with_its_mend(path: str, value: object, message: str) -> None:
+    assert config_refusal(with_key(path, value)) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.name", "model.name is missing: give the checkpoint's directory, or a Hub id"),
+        ("model.layers", "model.layers is missing: give number of layers of the text encoder"),
+        ("model", "model is missing: give the model to trace"),
+        ("examples", "examples is missing: give the sheet of examples, a tab-separated file"),
+    ],
+)
+def test_a_missing_key_is_named_with_its_meaning(path: str, message: str) -> None:
+    config = copy.deepcopy(SMALLEST)
+    *groups, key = path.split(".")
+    group: Any = config
+    for name in groups:
+        group = group[name]
+    del group[key]
+    assert config_refusal(config).startswith(message)
+
+
+def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
+    config = {"modle": SMALLEST["model"], "examples": SMALLEST["examples"]}
+    assert config_refusal(config) == "modle is not a known key; did you mean model?"
+
+
+def test_the_level_of_the_draws_matters_only_where_something_is_traced() -> None:
+    levels = {"noise_levels": [0.5, 2]}
+    assert config_refusal(SMALLEST | {"tracing": levels}) == (
+        "report.draws_at: 1.0 is not in tracing.noise_levels; give one of 0.5, 2"
+    )
+    check_config(SMALLEST | {"tracing": levels | {"sites": []}}, CONFIG_SCHEMA, "config.yaml")
+
+
+def keys(schema: dict[str, Any], at: str = "") -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, key in schema.get("properties", {}).items():
+        found |= {f"{at}{name}": key} | keys(key, f"{at}{name}.")
+    return found
+
+
+@pytest.mark.parametrize("schema", [CONFIG_SCHEMA, SHEET_SCHEMA], ids=["config", "sheet"])
+def test_every_key_is_described_and_every_optional_one_has_a_right_default(
+    schema: dict[str, Any],
+) -> None:
+    Draft202012Validator.check_schema(schema)
+    required = {*schema["required"], *(f"model.{name}" for name in ("name", "layers"))}
+    for name, key in keys(schema).items():
+        assert key["description"], name
+        assert ("default" in key) == (name not in required), name
+        if "default" in key:
+            resolved = {**key, "$defs": schema.get("$defs", {})}
+            Draft202012Validator(resolved).validate(key["default"])
+
+
+# --- the sheet
+
+
+def write_sheet(folder: Path, *lines: str) -> Path:
+    path = folder / "examples.tsv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def sheet_refusal(path: Path) -> str:
+    message = refusal(load_sheet, path)
+    assert message.startswith(str(path))
+    return message.removeprefix(str(path))
+
+
+def test_the_schema_of_the_sheet_names_the_columns() -> None:
+    assert tuple(SHEET_SCHEMA["properties"]) == COLUMNS
+    assert tuple(SHEET_SCHEMA["required"]) == REQUIRED_COLUMNS
+
+
+def test_a_sheet_is_text_in_known_columns_by_its_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "examples.tsv"
+    path.write_bytes(
+        "\ufeffsource_answer\texample\timage\tbase_question\tsource_question\t\t\r\n"
+        "\r\n"
+        " red\t007 \timages/a.png\twhat  is it?\twhat is she\t \r\n"
+        "\t\t\r\n"
+        '\tNA\timages/a.png\t"what is a ""shirt"""\tnull\r\n'
+        "\r\n".encode()
+    )
+    sheet = load_sheet(path)
+    assert list(sheet.columns) == list(COLUMNS)
+    assert sheet.index.tolist() == [3, 5]
+    assert sheet["example"].tolist() == ["007", "NA"]
+    assert sheet["source_answer"].tolist() == ["red", ""]
+    assert sheet["base_question"].tolist() == ["what  is it?", 'what is a "shirt"']
+    assert sheet["source_question"].tolist() == ["what is she", "null"]
+    assert (sheet[["base_answer", "image_sha256"]] == "").all(axis=None)
+
+
+def test_snakemake_accepts_what_is_loaded_and_leaves_it_alone(tmp_path: Path) -> None:
+    sheet = load_sheet(write_sheet(tmp_path, HEADER, GOOD_ROW))
+    before = sheet.copy()
+    validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
+    pd.testing.assert_frame_equal(sheet, before)
+
+
+@pytest.mark.parametrize("name", ["examples.tsv", "blip-vqa-base.tsv"])
+def test_the_shipped_sheets_begin_with_the_tutorials_pair(name: str) -> None:
+    first = load_sheet(ROOT / "config" / name).iloc[0]
+    assert first["example"] == "animal_shirt"
+    assert first["base_question"] == "what is the color of the animal"
+    assert first["source_question"] == "what is the color of the shirt"
+
+
+def test_a_checksum_holds_for_all_rows_of_its_picture(tmp_path: Path) -> None:
+    checksum = hashlib.sha256(b"").hexdigest()
+    sheet = load_sheet(
+        write_sheet(
+            tmp_path,
+            HEADER + "\timage_sha256",
+            "a\tx.png\tq\tr",
+            f"b\tx.png\tq\tr\t{checksum.upper()}",
+            "c\ty.png\tq\tr",
+        )
+    )
+    assert sheet["image_sha256"].tolist() == [checksum, checksum, ""]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("shirt\tx.png\t \twhat", ", row 3 (example 'shirt'), base_question: is empty; fill it in or remove the row"),
+        ("shirt\tx.png\twhat", ", row 3 (example 'shirt'), source_question: is empty; fill it in or remove the row"),
+        ("shirt\t\twhat\twhat", ", row 3 (example 'shirt'), image: is empty; fill it in or remove the row"),
+        ("\tx.png\twhat\twhat", ", row 3, example: is empty; fill it in or remove the row"),
+        ("a/b\tx.png\twhat\twhat", ", row 3 (example 'a/b'), example: files are called by it; use only letters (A-Z, a-z), digits, _, - and . and begin with a letter, a digit or _"),
+        ("..\tx.png\twhat\twhat", ", row 3 (example '..'), example: files are called by it; use only letters (A-Z, a-z), digits, _, - and . and begin with a letter, a digit or _"),
+        ("One\tx.png\twhat\twhat", ", row 3 (example 'One'), example: row 2 has that name too (capitals do not count); give each row its own"),
+        ("two\tx.png\twhat\twhat\tnot hex", ", row 3 (example 'two'), image_sha256: is not 64 hex digits; paste what `sha256sum` prints"),
+        ("two\tone.png\twhat\twhat\t" + "0" * 64, ", row 3 (example 'two'), image_sha256: row 2 gives the same image another; keep one"),
+        ("two\tx.png\twhat\twhat\t\t\tred", ", row 3: has 7 cells where the header has 5 columns; remove the tabs too many"),
+        ('two\tx.png\t"what\twhat', ", row 3: a cell goes on over the line's end; close or remove its double quote (\")"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_is_named_with_its_mend(tmp_path: Path, row: str, message: str) -> None:
+    first = "one\tone.png\twhat is it\twhat is she\t" + "a" * 64
+    path = write_sheet(tmp_path, HEADER + "\timage_sha256", first, row)
+    assert sheet_refusal(path) == message
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("example\timage\tbase_question", "column source_question is missing; the sheet needs example, image, base_question, source_question"),
+        (HEADER + "\tbase_anwser", "'base_anwser' is not a known column; did you mean base_answer?"),
+        (HEADER + "\tnotes", "'notes' is not a known column; known are example, image, base_question, source_question, base_answer, source_answer, image_sha256"),
+        (HEADER + "\texample", "column example is there twice; remove one"),
+        (HEADER + "\t\tbase_answer", "column 5 has no name; name or remove it"),
+        (HEADER.replace("\t", ","), "has no tabs; save the sheet as tab-separated text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_header_is_named_with_its_mend(tmp_path: Path, header: str, message: str) -> None:
+    assert sheet_refusal(write_sheet(tmp_path, header, GOOD_ROW)) == f", row 1: {message}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ": is empty; its first line names the columns example, image, base_question, source_question"),
+        (b"\n \t\n", ": is empty; its first line names the columns example, image, base_question, source_question"),
+        (HEADER.encode() + b"\n\n", ": has no rows below its header; add an example"),
+        (b"PK\x03\x04\0\0", ": is not UTF-8 text but a binary file or UTF-16; save the sheet as tab-separated UTF-8 text"),
+        (HEADER.encode("utf-16"), ": is not UTF-8 text but a binary file or UTF-16; save the sheet as tab-separated UTF-8 text"),
+        (HEADER.encode() + b"\ncaf\xe9\t", ", row 2: is not UTF-8 text; save the sheet as tab-separated UTF-8 text"),
+        (HEADER.encode() + b"\n\"" + b"long " * 50_000, ", row 2: cannot be read (field larger than field limit (131072)); mend its quotes"),
+    ],
+    ids=["empty", "blank", "no rows", "zip", "UTF-16", "Latin-1", "endless cell"],
+)  # fmt: skip
+def test_what_is_no_sheet_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "examples.tsv"
+    path.write_bytes(content)
+    assert sheet_refusal(path) == message
+
+
+def test_a_sheet_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    missing = ": there is no such file; mend examples in the config"
+    assert sheet_refusal(tmp_path / "none.tsv") == missing
+    assert sheet_refusal(tmp_path) == ": cannot be read (Is a directory); give a file"
+
+
+# --- the pictures
+
+
+def sheet_with(folder: Path, image: str, sha256: str = "") -> pd.DataFrame:
+    row = f"shirt\t{image}\twhat is the color\twhat is the shirt\t{sha256}"
+    return load_sheet(write_sheet(folder, HEADER + "\timage_sha256", row))
+
+
+def picture_refusal(folder: Path, image: str, sha256: str = "") -> str:
+    message = refusal(check_pictures, sheet_with(folder, image, sha256), "config/examples.tsv")
+    start = "config/examples.tsv, row 2 (example 'shirt'), "
+    assert message.startswith(start)
+    return message.removeprefix(start)
+
+
+def test_a_picture_that_is_there_is_accepted_and_an_address_left_alone(tmp_path: Path) -> None:
+    picture = tmp_path / "shirt.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    checksum = hashlib.sha256(picture.read_bytes()).hexdigest()
+    check_pictures(sheet_with(tmp_path, str(picture), checksum), "config/examples.tsv")
+    check_pictures(sheet_with(tmp_path, "https://192.0.2.1/a.png", checksum), "examples.tsv")
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    text = tmp_path / "shirt.png"
+    text.write_text("no picture")
+    assert picture_refusal(tmp_path, str(text)) == (
+        f"image: {text}: is no picture that Pillow knows; give a JPEG or PNG file"
+    )
+    assert picture_refusal(tmp_path, "none.png") == (
+        "image: none.png: there is no such file; mend its path"
+    )
+    assert picture_refusal(tmp_path, str(tmp_path)) == (
+        f"image: {tmp_path}: cannot be opened as a picture (Is a directory)"
+    )
+    assert picture_refusal(tmp_path, "ftp://host/a.png") == (
+        "image: ftp://host/a.png: is not http(s); download it, give its path"
+    )
+
+
+def test_a_picture_with_another_checksum_is_named(tmp_path: Path) -> None:
+    picture = tmp_path / "shirt.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    found = hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert picture_refusal(tmp_path, str(picture), "0" * 64) == (
+        f"image_sha256: the sha256 of {picture} is {found}; mend the cell or replace the picture"
+    )
+
+
+# --- the device
+
+
+def test_only_cuda_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "cuda_devices", lambda: 0)
+    check_device("auto")
+    check_device("cpu")
+    assert refusal(check_device, "cuda") == (
+        "device: cuda, but this machine has no CUDA device; set device to auto or cpu"
+    )
+    monkeypatch.setattr(inputs, "cuda_devices", lambda: 2)
+    check_device("cuda")
+
+
+def count_cuda_devices(environment: dict[str, str]) -> int:
+    """What a fresh process counts: the driver looks at the environment once a process."""
+    program = "from blip_tracing.inputs import cuda_devices; print(cuda_devices())"
+    printed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow/scripts"), **environment},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return int(printed.stdout)
+
+
+def test_the_driver_counts_the_devices_that_torch_sees() -> None:
+    torch = pytest.importorskip("torch")
+    assert count_cuda_devices({"CUDA_VISIBLE_DEVICES": ""}) == 0
+    if torch.version.cuda:
+        assert count_cuda_devices({}) == torch.cuda.device_count()
+
+
+# --- the checkpoint
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] what is the color of shirt red ##dish".split()
+LAYERS, POSITIONS = 6, 12
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    text = {"num_hidden_layers": LAYERS, "max_position_embeddings": POSITIONS}
+    (folder / "config.json").write_text(json.dumps({"model_type": "blip", "text_config": text}))
+    return folder
+
+
+def check_row(checkpoint: Path, row: str, **config: object) -> list[str]:
+    """Check one row: base question, source question and, if given, the answers to both."""
+    header = HEADER + "\tbase_answer\tsource_answer"
+    path = write_sheet(checkpoint.parent, header, f"one\tx.png\t{row}")
+    given = filled({**SMALLEST, **config})
+    return check_against_checkpoint(given, load_sheet(path), checkpoint, "config/examples.tsv")
+
+
+def row_refusal(checkpoint: Path, row: str) -> str:
+    message = refusal(check_row, checkpoint, row)
+    start = "config/examples.tsv, row 2 (example 'one')"
+    assert message.startswith(start)
+    return message.removeprefix(start)
+
+
+def test_what_fits_the_checkpoint_brings_no_warning(checkpoint: Path) -> None:
+    assert check_row(checkpoint, "what is the shirt\twhat is the color\tred\tColor") == []
+
+
+def test_the_layers_are_the_checkpoints(checkpoint: Path) -> None:
+    check = check_against_checkpoint
+    sheet = load_sheet(write_sheet(checkpoint.parent, HEADER, GOOD_ROW))
+    config = filled({**SMALLEST, "model": {"name": "a/b", "layers": 12}})
+    assert refusal(check, config, sheet, checkpoint, "config/examples.tsv") == (
+        f"model.layers is 12, but {checkpoint}/config.json has 6 text layers; set model.layers to 6"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "what is the shirt\twhat is the shirt\treddish",
+            ", base_answer: 'reddish' is 2 tokens (red ##dish); an answer is one token; "
+            "give another, or none for the model's own",
+        ),
+        (
+            "what is the shirt\twhat is the shirt\tred\tokapi",
+            ", source_answer: 'okapi' is not a word that the tokenizer knows; "
+            "give another, or none for the model's own",
+        ),
+        (
+            "what is the shirt\t" + "what " * (POSITIONS - 1),
+            ", source_question: has 13 tokens, the model reads 12; shorten it",
+        ),
+        (
+            "what is the color of the shirt\twhat is the reddish shirt",
+            ": base_question has 9 tokens, source_question 8, and patching needs as many; "
+            "reword one, or set patching.sites to [] to trace only",
+        ),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named_with_its_mend(
+    checkpoint: Path, row: str, message: str
+) -> None:
+    assert row_refusal(checkpoint, row) == message
+
+
+def test_the_longest_question_fits(checkpoint: Path) -> None:
+    longest = "what " * (POSITIONS - 2)
+    assert check_row(checkpoint, f"{longest}\t{longest}") == []
+
+
+def test_questions_of_different_lengths_can_be_traced(checkpoint: Path) -> None:
+    assert check_row(checkpoint, "what is the shirt\twhat", patching={"sites": []}) == []
+
+
+def test_every_unknown_word_is_warned_of_once_a_question(checkpoint: Path) -> None:
+    warnings = check_row(checkpoint, "what is the Okapi okapi Okapi\twhat of red shirt the zebra")
+    where = "config/examples.tsv, row 2 (example 'one'), "
+    assert warnings == [
+        f"{where}base_question: the tokenizer does not know 'Okapi', which becomes [UNK]",
+        f"{where}base_question: the tokenizer does not know 'okapi', which becomes [UNK]",
+        f"{where}source_question: the tokenizer does not know 'zebra', which becomes [UNK]",
+    ]
+
+
+def test_the_default_sheet_fits_the_miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    sheet = load_sheet(config["examples"])
+    check_pictures(sheet, config["examples"])
+    assert check_against_checkpoint(config, sheet, config["model"]["name"], "sheet") == []
+
+
+# --- their cost
+
+
+def test_the_checks_load_neither_torch_nor_transformers() -> None:
+    scripts = ROOT / "workflow/scripts"
+    modules = "inputs checkpoint downloads logs".split()
+    program = "; ".join(f"import blip_tracing.{module}" for module in modules)
+    program += "; import fetch_model, fetch_image, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(scripts)},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+    heavy = re.compile(r"torch|transformers|pyvene|huggingface_hub")
+    assert [module for module in loaded if heavy.fullmatch(module)] == []

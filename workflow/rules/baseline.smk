@@ -1,0 +1,27 @@
+# Baseline QA: each question answered with no intervention; the states that patches resume from.
+
+
+rule answer_baseline:
+    input:
+        model="results/model.json",
+        images=encoded_pictures_of,
+    output:
+        baseline="results/baseline/{shard}.csv",
+        answers="results/answers/{shard}.csv",
+        tokens="results/tokens/{shard}.csv",
+        states="results/states/{shard}.safetensors",
+        facts="results/baseline/{shard}.json",
+    log:
+        "results/logs/answer_baseline/{shard}.log",
+    benchmark:
+        "results/benchmarks/answer_baseline/{shard}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    params:
+        rows=rows_of,
+        dtype=config["model"]["dtype"],
+        code=code_of("answer_baseline.py"),
+    message:
+        "answering the questions, shard {wildcards.shard}"
+    script:
+        "../scripts/answer_baseline.py"

@@ -1,0 +1,90 @@
+# What all stages share: checked inputs, the shards, and the digests that make results stale.
+
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.utils import validate
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
+
+from blip_tracing.checkpoint import checkpoint_files, is_local
+from blip_tracing.errors import InputError
+from blip_tracing.graph import cut, group, noise_label, pictures_of
+from blip_tracing.inputs import (
+    check_against_checkpoint,
+    check_config,
+    check_device,
+    check_pictures,
+    load_sheet,
+)
+from blip_tracing.pictures import is_url, picture_path
+from blip_tracing.staleness import code_digest
+
+SCHEMAS = Path(workflow.basedir) / "workflow/schemas"
+SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
+
+
+def read_inputs():
+    """Check the configuration, fill in its defaults, and check and return the sheet."""
+    schema = yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text())
+    check_config(config, schema, " + ".join(map(str, workflow.configfiles)))
+    validate(config, str(SCHEMAS / "config.schema.yaml"))
+    sheet = load_sheet(config["examples"])
+    validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
+    return sheet
+
+
+def check_machine_and_files(sheet):
+    """Check what jobs would otherwise trip over; once, not in every job's own process."""
+    check_device(config["device"])
+    check_pictures(sheet, config["examples"])
+    if is_local(config["model"]["name"]):
+        for warning in check_against_checkpoint(
+            config, sheet, config["model"]["name"], config["examples"]
+        ):
+            logger.warning(warning)
+
+
+try:
+    SHEET = read_inputs()
+    if workflow.is_main_process:
+        check_machine_and_files(SHEET)
+except InputError as error:
+    logger.error(str(error))
+    sys.exit(1)
+
+ROWS = SHEET.to_dict("records")
+EXAMPLES = [row["example"] for row in ROWS]
+SHARDS = cut(ROWS, config["shard_size"])
+PICTURE_SHARDS = cut(pictures_of(ROWS), config["shard_size"])
+LAYERS = group(range(config["model"]["layers"]), config["layers_per_job"], str)
+NOISE_LEVELS = group(config["tracing"]["noise_levels"], config["noise_levels_per_job"], noise_label)
+
+
+wildcard_constraints:
+    layers=r"[0-9-]+",
+    noise_levels=r"[0-9.e+-]+",
+    picture=r"[^/]+",
+    shard=r"\d+",
+    site=r"block_input|block_output",
+
+
+def code_of(script):
+    """The digest of a script and the modules it uses, which reruns a rule when it changes."""
+    return code_digest(str(SCRIPTS / script))
+
+
+def rows_of(wildcards):
+    """The sheet's rows of a shard."""
+    return SHARDS[wildcards.shard]
+
+
+def encoded_pictures_of(wildcards):
+    """The picture shards that hold the pictures of a shard's rows."""
+    needed = {row["image"] for row in SHARDS[wildcards.shard]}
+    return [
+        f"results/images/{shard}.safetensors"
+        for shard, images in PICTURE_SHARDS.items()
+        if needed.intersection(images)
+    ]

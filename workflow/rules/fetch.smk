@@ -1,0 +1,66 @@
+# What comes from outside: the model, the pictures, and the pictures' states.
+
+
+rule fetch_model:
+    input:
+        checkpoint_files(config["model"]["name"]) if is_local(config["model"]["name"]) else [],
+    output:
+        "results/model.json",
+    log:
+        "results/logs/fetch_model.log",
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        name=config["model"]["name"],
+        revision=config["model"]["revision"],
+    message:
+        "fetching {params.name} and checking the sheet against it"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule fetch_image:
+    output:
+        "results/pictures/{picture}",
+    log:
+        "results/logs/fetch_image/{picture}.log",
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        url=lambda wildcards: REMOTE_PICTURES[wildcards.picture]["image"],
+        sha256=lambda wildcards: REMOTE_PICTURES[wildcards.picture]["image_sha256"],
+    message:
+        "fetching {params.url}"
+    script:
+        "../scripts/fetch_image.py"
+
+
+rule encode_images:
+    input:
+        model="results/model.json",
+        pictures=lambda wildcards: [
+            picture_path(image) for image in PICTURE_SHARDS[wildcards.shard]
+        ],
+    output:
+        "results/images/{shard}.safetensors",
+    log:
+        "results/logs/encode_images/{shard}.log",
+    benchmark:
+        "results/benchmarks/encode_images/{shard}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    params:
+        images=lambda wildcards: PICTURE_SHARDS[wildcards.shard],
+        dtype=config["model"]["dtype"],
+        code=code_of("encode_images.py"),
+    message:
+        "encoding pictures, shard {wildcards.shard}"
+    script:
+        "../scripts/encode_images.py"
+
+
+REMOTE_PICTURES = {
+    Path(picture_path(row["image"])).name: row for row in reversed(ROWS) if is_url(row["image"])
+}

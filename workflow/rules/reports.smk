@@ -1,0 +1,97 @@
+# Reports: papermill runs a notebook on the tables; figures are saved beside the page.
+
+
+SHOWN = EXAMPLES[: config["report"]["examples"]]
+FORMATS = ["pdf", "svg", "png"]
+SITES = {"patching": config["patching"]["sites"], "tracing": config["tracing"]["sites"]}
+# An experiment without a site has no report.
+REPORTS = ["baseline", *(name for name, sites in SITES.items() if sites)]
+
+
+rule render_baseline:
+    input:
+        notebook="workflow/notebooks/baseline.ipynb",
+        tables=collect("results/tables/{table}.csv", table=["baseline", "answers", "tokens"]),
+        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+    output:
+        notebook="reports/baseline.ipynb",
+        page="reports/baseline.html",
+        figures=collect(
+            "reports/figures/baseline_{example}.{format}", example=SHOWN, format=FORMATS
+        ),
+    log:
+        "results/logs/render_baseline.log",
+    benchmark:
+        "results/benchmarks/render_baseline.tsv"
+    conda:
+        "../../envs/report.yaml"
+    params:
+        parameters={
+            "examples": SHOWN,
+            "pictures": {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+        },
+        code=[code_of("render_report.py"), code_of("../notebooks/baseline.ipynb")],
+    message:
+        "rendering the report of the answers"
+    script:
+        "../scripts/render_report.py"
+
+
+rule render_patching:
+    input:
+        notebook="workflow/notebooks/patching.ipynb",
+        tables=collect("results/tables/{table}.csv", table=["patching", "answers", "tokens"]),
+    output:
+        notebook="reports/patching.ipynb",
+        page="reports/patching.html",
+        figures=collect(
+            "reports/figures/patching_{site}_{example}.{format}",
+            site=SITES["patching"],
+            example=SHOWN,
+            format=FORMATS,
+        ),
+    log:
+        "results/logs/render_patching.log",
+    benchmark:
+        "results/benchmarks/render_patching.tsv"
+    conda:
+        "../../envs/report.yaml"
+    params:
+        parameters={"examples": SHOWN},
+        code=[code_of("render_report.py"), code_of("../notebooks/patching.ipynb")],
+    message:
+        "rendering the report of the patches"
+    script:
+        "../scripts/render_report.py"
+
+
+rule render_tracing:
+    input:
+        notebook="workflow/notebooks/tracing.ipynb",
+        tables=collect(
+            "results/tables/{table}.csv",
+            table=["tracing", "floor", "answers", "tokens"],
+        ),
+    output:
+        notebook="reports/tracing.ipynb",
+        page="reports/tracing.html",
+        figures=collect(
+            "reports/figures/tracing_{kind}_{site}_{example}.{format}",
+            kind=["levels", "means", "draws", "mean"],
+            site=SITES["tracing"],
+            example=SHOWN,
+            format=FORMATS,
+        ),
+    log:
+        "results/logs/render_tracing.log",
+    benchmark:
+        "results/benchmarks/render_tracing.tsv"
+    conda:
+        "../../envs/report.yaml"
+    params:
+        parameters={"examples": SHOWN, "draws_at": config["report"]["draws_at"]},
+        code=[code_of("render_report.py"), code_of("../notebooks/tracing.ipynb")],
+    message:
+        "rendering the report of the traces"
+    script:
+        "../scripts/render_report.py"

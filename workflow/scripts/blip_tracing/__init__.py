@@ -1,0 +1,1 @@
+"""The library that the workflow's scripts share: causal tracing of BLIP."""

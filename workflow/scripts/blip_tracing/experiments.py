@@ -1,0 +1,131 @@
+"""The tutorial's experiments on one example, as arrays: the engine does the work.
+
+Shapes: blocks L, tokens T, width D, noise draws S, answers K.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from blip_tracing.engine import (
+    ImageMemory,
+    ResumableBlip,
+    patch_positions,
+    score_answers,
+    state_index,
+)
+
+# Bounds the memory of a batch: BLIP-base's feed-forward states of so many tokens take 200 MB.
+TOKENS_A_BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probability and logit of answers, float32 on the CPU, of one shape."""
+
+    probability: torch.Tensor
+    logit: torch.Tensor
+
+
+def run_question(
+    model: ResumableBlip, memory: ImageMemory, token_ids: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Answer one question about one image, with no intervention.
+
+    Returns the states before, between and after the blocks (L + 1, T, D) and the first answer
+    token's logits (V,).
+    """
+    hidden = model.embeddings(input_ids=torch.tensor([token_ids], device=model.device))
+    states, logits = model.run_through(hidden, memory)
+    return states[:, 0], logits[0]
+
+
+def patch_layer(
+    model: ResumableBlip,
+    memory: ImageMemory,
+    site: str,
+    layer: int,
+    base: torch.Tensor,
+    source: torch.Tensor,
+    answer_ids: torch.Tensor,
+) -> Scores:
+    """Patch each position of one layer with the source run's state (the vanilla intervention).
+
+    base, source: states (L + 1, T, D) of the two runs; answer_ids: (K,). Returns scores (T, K).
+    """
+    index = state_index(site, layer)
+    logits = patch_positions(
+        model, memory, site, layer, base[index][None, None], source[index][None]
+    )
+    return Scores(*score_answers(logits[0, 0], answer_ids))
+
+
+def trace_noise(
+    model: ResumableBlip,
+    memory: ImageMemory,
+    site: str,
+    noise_level: float,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    answer_ids: torch.Tensor,
+) -> tuple[Scores, Scores]:
+    """Corrupt the first block's input and restore the clean state at each layer and position.
+
+    clean: states (L + 1, T, D) of the clean run; noise: standard normal draws (S, T, D), scaled
+    by `noise_level` (σ); answer_ids: (K,). The corrupted run is done once a draw.
+    Returns the scores with nothing restored (S, K), the floor, and restored (S, L, T, K).
+    """
+    batches = [
+        trace_batch(model, memory, site, clean, clean[0] + noise_level * draws, answer_ids)
+        for draws in noise.to(clean).split(draws_a_batch(clean.shape[1]))
+    ]
+    floors, cells = zip(*batches, strict=True)
+    return join(floors), join(cells)
+
+
+def trace_batch(
+    model: ResumableBlip,
+    memory: ImageMemory,
+    site: str,
+    clean: torch.Tensor,
+    corrupted: torch.Tensor,
+    answer_ids: torch.Tensor,
+) -> tuple[Scores, Scores]:
+    """Trace some draws at once: corrupted first inputs (S, T, D); else as `trace_noise`."""
+    states, floor_logits = model.run_through(corrupted, memory)
+    floor = Scores(*score_answers(floor_logits, answer_ids))
+    layers = list(restore_layers(model, memory, site, clean, states, answer_ids))
+    return floor, Scores(
+        torch.stack([scores.probability for scores in layers], dim=1),
+        torch.stack([scores.logit for scores in layers], dim=1),
+    )
+
+
+def restore_layers(
+    model: ResumableBlip,
+    memory: ImageMemory,
+    site: str,
+    clean: torch.Tensor,
+    corrupted: torch.Tensor,
+    answer_ids: torch.Tensor,
+) -> Iterator[Scores]:
+    """Restore, layer by layer, each position of corrupted runs (L + 1, S, T, D): (S, T, K)."""
+    for layer in range(len(model.blocks)):
+        index = state_index(site, layer)
+        logits = patch_positions(
+            model, memory, site, layer, corrupted[index][None], clean[index][None]
+        )
+        yield Scores(*score_answers(logits[0], answer_ids))
+
+
+def draws_a_batch(tokens: int) -> int:
+    """How many draws fit a batch, where each becomes one row of T tokens a position."""
+    return max(1, TOKENS_A_BATCH // tokens**2)
+
+
+def join(scores: tuple[Scores, ...]) -> Scores:
+    """Concatenate scores along the draws."""
+    return Scores(
+        torch.cat([part.probability for part in scores]), torch.cat([part.logit for part in scores])
+    )

@@ -1,0 +1,638 @@
+"""The reports' figures, all in one style, each for one example.
+
+Every function takes whole tables (as `tables.read_table` reads them), picks the example's rows and
+returns a figure; `save_figure` writes it to files and `show_figure` also shows it in a notebook.
+Figures grow with the number of layers, tokens and facets, so that text keeps its printed size.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Patch
+from mizani.transforms import pseudo_log_trans
+from plotnine import (
+    aes,
+    element_blank,
+    element_line,
+    element_rect,
+    element_text,
+    facet_wrap,
+    geom_line,
+    geom_linerange,
+    geom_point,
+    geom_tile,
+    ggplot,
+    guide_legend,
+    guides,
+    labs,
+    scale_color_manual,
+    scale_fill_cmap,
+    scale_linetype_manual,
+    scale_shape_manual,
+    scale_x_continuous,
+    scale_y_continuous,
+    scale_y_reverse,
+    theme,
+    theme_minimal,
+)
+
+from blip_tracing.files import written_whole
+from blip_tracing.pictures import open_picture
+
+# Matplotlib brings this font along, so figures look the same on every machine.
+FONT = "DejaVu Sans"
+TITLE_SIZE, TEXT_SIZE, STRIP_SIZE, TICK_SIZE = 9.0, 7.5, 7.0, 6.5
+INK, PALE_INK, HAIRLINE = "#1A1A1A", "#595959", "#DCDCE2"
+# From the palette of Okabe and Ito, told apart by colour-blind readers.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B4B4B4"
+PALETTE = "Purples"
+TENTHS = [tenth / 10 for tenth in range(11)]
+
+FORMATS = ("pdf", "svg", "png")
+# Twice a screen's 96 dots an inch: `show_figure` halves it, so the page shows the printed size.
+PNG_DPI = 192
+# Dates and random ids out, so that the same table gives the same bytes; text stays text.
+STYLE: Any = {
+    "font.family": FONT,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "blip-causal-tracing",
+    # A question may hold dollar signs.
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": PALE_INK,
+    "ytick.color": INK,
+}
+UNDATED: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {},
+}
+
+# Inches. A figure fills a page's text width where its facets allow.
+PAGE_WIDTH = 7.2
+TILE_HEIGHT = 0.18
+TILE_WIDTH, WIDEST_TILE = 0.155, 0.4
+FACET_GAP = 0.1
+STRIP_HEIGHT = 0.24
+LINE_HEIGHT = 0.165
+# Of the layers' numbers, the axis title and the colour bar below the facets.
+FOOT_HEIGHT = 0.85
+SWATCH_WIDTH = 0.22
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One example's two questions, their answers, and p(base answer) in the clean base run."""
+
+    example: str
+    base_question: str
+    source_question: str
+    base_answer: str
+    source_answer: str
+    base_answer_id: int
+    source_answer_id: int
+    p_clean: float
+
+
+def pair_of(answers: pd.DataFrame, example: str) -> Pair:
+    """The example's questions and answers, from the table of answers."""
+    rows = _rows_of(answers, example=example).to_dict("records")
+    asked = {row["role"]: row for row in rows}
+    base, source = asked["base"], asked["source"]
+    return Pair(
+        example=printable(example),
+        base_question=printable(base["question"]),
+        source_question=printable(source["question"]),
+        base_answer=printable(base["answer"]),
+        source_answer=printable(source["answer"]),
+        base_answer_id=int(base["answer_id"]),
+        source_answer_id=int(source["answer_id"]),
+        p_clean=float(base["p_base"]),
+    )
+
+
+def printable(text: str) -> str:
+    """The text with every character that the figures' font lacks written as `U+4E2D`."""
+    return "".join(
+        letter if _font().get_char_index(ord(letter)) else f"U+{ord(letter):04X}" for letter in text
+    )
+
+
+def position_labels(cells: pd.DataFrame) -> dict[int, str]:
+    """Position → `7 animal`, or `7 animal ← shirt` where a patch brings another token."""
+    places = cells.drop_duplicates("position").sort_values("position")
+    brought = places.get("source_token", places["token"])
+    labels = {}
+    for position, token, source in zip(places["position"], places["token"], brought, strict=True):
+        arrow = f" ← {source}" if source and source != token else ""
+        labels[int(position)] = printable(f"{position} {token}{arrow}")
+    return labels
+
+
+# ---- the figures -------------------------------------------------------------------------------
+
+
+def baseline(
+    baseline: pd.DataFrame, answers: pd.DataFrame, example: str, picture: str | os.PathLike[str]
+) -> Figure:
+    """The picture with its two questions and the most probable first answer tokens of each."""
+    pair = pair_of(answers, example)
+    rows = _rows_of(baseline, example=example).sort_values("rank")
+    asked = [("base", pair.base_question), ("source", pair.source_question)]
+    bars = [rows[rows["role"] == role] for role, _ in asked]
+    label_width = 0.12 + max(_text_width(printable(word), TEXT_SIZE) for word in rows["token"])
+    picture_width, bar_width, gap = 2.1, 1.6, 0.2
+    width = picture_width + 2 * (gap + label_width + bar_width) + 0.1
+    questions = [
+        _wrap(f"“{question}”", TEXT_SIZE, label_width + bar_width) for _, question in asked
+    ]
+    title = _wrap(f"{pair.example}: the most probable first answer tokens", TITLE_SIZE, width - 0.2)
+    bars_height = 0.19 * max(len(data) for data in bars) + 0.1
+    head = 0.15 + LINE_HEIGHT * (title.count("\n") + 1) + 0.1
+    asked_height = LINE_HEIGHT * (2 + max(question.count("\n") for question in questions)) + 0.12
+    foot = 0.65
+    height = head + asked_height + bars_height + foot
+
+    with print_style():
+        figure = Figure(figsize=(width, height))
+
+        def axes_at(left: float, panel_width: float, top: float, panel_height: float) -> Axes:
+            bottom = height - top - panel_height
+            return figure.add_axes(
+                (left / width, bottom / height, panel_width / width, panel_height / height)
+            )
+
+        figure.text(0.1 / width, 1 - 0.12 / height, title, size=TITLE_SIZE, va="top")
+        _draw_picture(axes_at(0.1, picture_width, head, asked_height + bars_height), picture)
+        for number, ((role, _), data) in enumerate(zip(asked, bars, strict=True)):
+            left = picture_width + 0.1 + gap + number * (gap + label_width + bar_width)
+            top = 1 - head / height
+            figure.text(
+                left / width, top, f"{role} question", size=TEXT_SIZE, va="top", color=PALE_INK
+            )
+            figure.text(
+                left / width,
+                top - LINE_HEIGHT / height,
+                questions[number],
+                size=TEXT_SIZE,
+                va="top",
+                linespacing=1.3,
+            )
+            _draw_bars(
+                axes_at(left + label_width, bar_width, head + asked_height, bars_height), data, pair
+            )
+        _draw_answer_key(figure, pair)
+    return figure
+
+
+def patching_map(patching: pd.DataFrame, answers: pd.DataFrame, example: str, site: str) -> ggplot:
+    """p(source answer) and p(base answer) after patching each layer and position of a site."""
+    pair = pair_of(answers, example)
+    cells = _rows_of(patching, example=example, site=site)
+    panels = {
+        f"source answer: p({pair.source_answer})": "p_source",
+        f"base answer: p({pair.base_answer})": "p_base",
+    }
+    long = pd.concat(
+        [cells.assign(p=cells[column], panel=panel) for panel, column in panels.items()]
+    )
+    return _maps(
+        long.assign(panel=_ordered(long["panel"], list(panels))),
+        title=f"{pair.example}: base run patched with the source run’s {site}",
+        subtitle=[
+            f"base: “{pair.base_question}” {pair.base_answer}",
+            f"source: “{pair.source_question}” {pair.source_answer}",
+        ],
+        legend="probability",
+    )
+
+
+def tracing_levels(tracing: pd.DataFrame, answers: pd.DataFrame, example: str, site: str) -> ggplot:
+    """p(base answer) for every restored cell, mean over the draws, one facet a noise level."""
+    pair = pair_of(answers, example)
+    rows = _rows_of(tracing, example=example, site=site)
+    cells = _mean_cells(rows, ["noise_level"])
+    return _maps(
+        cells.assign(panel=_means_in_strips(cells, "noise_level", "σ = {:g}")),
+        title=_restored(pair, site),
+        subtitle=[f"“{pair.base_question}”", f"mean over {_draws(rows)}, by noise level σ"],
+        legend=f"p({pair.base_answer})",
+    )
+
+
+def tracing_draws(
+    tracing: pd.DataFrame, answers: pd.DataFrame, example: str, site: str, noise_level: float
+) -> ggplot:
+    """p(base answer) for every restored cell at one noise level, one facet a draw."""
+    pair = pair_of(answers, example)
+    rows = _at_level(_rows_of(tracing, example=example, site=site), noise_level)
+    cells = rows.assign(p=rows["p_base"])
+    return _maps(
+        cells.assign(panel=_means_in_strips(cells, "sample", "draw {}")),
+        title=_restored(pair, site),
+        subtitle=[f"“{pair.base_question}”", f"σ = {noise_level:g}, {_draws(rows)} of the noise"],
+        legend=f"p({pair.base_answer})",
+    )
+
+
+def tracing_mean(
+    tracing: pd.DataFrame, answers: pd.DataFrame, example: str, site: str, noise_level: float
+) -> ggplot:
+    """p(base answer) for every restored cell at one noise level, mean over the draws."""
+    pair = pair_of(answers, example)
+    rows = _at_level(_rows_of(tracing, example=example, site=site), noise_level)
+    cells = _mean_cells(rows, ["noise_level"])
+    return _maps(
+        cells.assign(panel=_means_in_strips(cells, "noise_level", "σ = {:g}")),
+        title=_restored(pair, site),
+        subtitle=[f"“{pair.base_question}”", f"mean over {_draws(rows)} of the noise"],
+        legend=f"p({pair.base_answer})",
+    )
+
+
+def tracing_means(
+    tracing: pd.DataFrame, floor: pd.DataFrame, answers: pd.DataFrame, example: str, site: str
+) -> ggplot:
+    """Mean p(base answer) by noise level: one cell restored, against nothing restored and clean."""
+    pair = pair_of(answers, example)
+    rows = _rows_of(tracing, example=example, site=site)
+    runs = {
+        "clean run": _clean(rows, pair.p_clean),
+        f"one {site} restored": _mean_and_range(rows),
+        "nothing restored": _mean_and_range(_rows_of(floor, example=example)),
+    }
+    means = pd.concat([data.assign(run=run) for run, data in runs.items()])
+    means["run"] = _ordered(means["run"], list(runs))
+    levels = sorted(rows["noise_level"].unique())
+    width = max(5.6, 1.8 + 0.45 * len(levels))
+    plot = (
+        ggplot(means, aes("noise_level", "mean", color="run", linetype="run", shape="run"))
+        + geom_linerange(
+            aes(ymin="low", ymax="high"), linetype="solid", alpha=0.45, size=1.6, show_legend=False
+        )
+        + geom_point(size=1.6)
+        + _log_axis(levels, width - 2.4)
+        + scale_y_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], minor_breaks=[])
+        + scale_color_manual(values=[INK, BLUE, ORANGE])
+        + scale_linetype_manual(values=["dotted", "solid", "dashed"])
+        + scale_shape_manual(values=["None", "o", "s"])
+        + labs(
+            x="noise level σ",
+            y=f"p({pair.base_answer})",
+            title=_wrap(f"{pair.example}: mean p({pair.base_answer}) by noise", TITLE_SIZE, width),
+            subtitle=_wrapped_lines(
+                [
+                    f"“{pair.base_question}”",
+                    f"mean over all cells and {_draws(rows)}; bars: lowest and highest draw",
+                ],
+                width,
+            ),
+        )
+        + _look()
+        + theme(
+            figure_size=(width, 2.6 + LINE_HEIGHT),
+            panel_grid_major=element_line(color=HAIRLINE, size=0.4),
+            panel_grid_minor=element_blank(),
+            legend_title=element_blank(),
+            legend_position="right",
+        )
+    )
+    return plot + geom_line(size=0.7) if len(levels) > 1 else plot
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def print_style() -> Iterator[None]:
+    """Matplotlib's own defaults with this project's style, whatever the user's settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def save_figure(
+    plot: ggplot | Figure, stem: str | os.PathLike[str], formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Draw once, write `stem` with each format's ending, and close the figure.
+
+    The same tables give the same bytes.
+    """
+    files = [Path(f"{os.fspath(stem)}.{kind}") for kind in formats]
+    with print_style():
+        figure = deepcopy(plot).draw() if isinstance(plot, ggplot) else plot
+        try:
+            # Places everything; each format would otherwise do so again.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            for kind, path in zip(formats, files, strict=True):
+                with written_whole(path) as file:
+                    figure.savefig(file, format=kind, dpi=PNG_DPI, metadata=UNDATED[kind])
+        finally:
+            plt.close(figure)
+    return files
+
+
+def show_figure(plot: ggplot | Figure, stem: str | os.PathLike[str], caption: str) -> None:
+    """Save the figure in every format and show it in the notebook, once, at its printed size."""
+    from IPython.display import Image, display
+
+    png = next(path for path in save_figure(plot, stem) if path.suffix == ".png")
+    display(Image(filename=str(png), retina=True, alt=caption))
+
+
+def show_heading(text: str, level: int = 2) -> None:
+    """Show a heading in the notebook, whatever characters the text holds."""
+    from IPython.display import HTML, display
+
+    display(HTML(f"<h{level}>{escape(text)}</h{level}>"))
+
+
+# ---- parts of figures --------------------------------------------------------------------------
+
+
+def _maps(cells: pd.DataFrame, title: str, subtitle: list[str], legend: str) -> ggplot:
+    """Layer × position heatmaps of column `p`, a facet for each `panel`."""
+    labels = position_labels(cells)
+    layers = sorted(cells["layer"].unique())
+    strips = list(cells["panel"].cat.categories)
+    size = _map_size(len(layers), list(labels.values()), strips, legend)
+    head = _wrap(title, TITLE_SIZE, size.width - 0.2)
+    below = _wrapped_lines(subtitle, size.width - 0.2)
+    lines = head.count("\n") + below.count("\n") + 2
+    return (
+        ggplot(cells, aes("layer", "position", fill="p"))
+        + geom_tile(color=HAIRLINE, size=0.3)
+        + facet_wrap("panel", ncol=size.columns)
+        + scale_x_continuous(breaks=layers, minor_breaks=[], expand=(0, 0))
+        + scale_y_reverse(
+            breaks=list(labels), labels=list(labels.values()), minor_breaks=[], expand=(0, 0)
+        )
+        + scale_fill_cmap(PALETTE, limits=(0, 1), breaks=TENTHS, labels=_every_second(TENTHS))
+        # Not a continuous bar: plotnine sizes that for one resolution, but we save in three.
+        + guides(fill=guide_legend(nrow=1))
+        + labs(x="layer", y="position and token", fill=legend, title=head, subtitle=below)
+        + _look()
+        + theme(
+            figure_size=(size.width, size.height + LINE_HEIGHT * lines),
+            panel_grid=element_blank(),
+            legend_position="bottom",
+            legend_text_position="bottom",
+            legend_key_width=SWATCH_WIDTH * 72,
+            legend_key_height=9,
+            legend_key_spacing_x=0,
+            legend_box_spacing=0.015,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _MapSize:
+    """Columns of facets, and the figure's inches without its titles."""
+
+    columns: int
+    width: float
+    height: float
+
+
+def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) -> _MapSize:
+    margin = 0.5 + max(_text_width(label, TICK_SIZE) for label in labels)
+    narrowest = max(
+        layers * TILE_WIDTH, 0.1 + max(_text_width(strip, STRIP_SIZE) for strip in strips)
+    )
+    room = PAGE_WIDTH - margin + FACET_GAP
+    fitting = max(1, math.floor(room / (narrowest + FACET_GAP)))
+    rows = math.ceil(len(strips) / fitting)
+    # As many facets in the last row as can be.
+    columns = math.ceil(len(strips) / rows)
+    legend_width = 0.4 + _text_width(legend, TEXT_SIZE) + len(TENTHS) * SWATCH_WIDTH
+    panel = max(
+        narrowest,
+        min(room / columns - FACET_GAP, layers * WIDEST_TILE),
+        legend_width / columns - FACET_GAP,
+    )
+    return _MapSize(
+        columns=columns,
+        width=margin + columns * (panel + FACET_GAP),
+        height=rows * (len(labels) * TILE_HEIGHT + STRIP_HEIGHT + FACET_GAP) + FOOT_HEIGHT,
+    )
+
+
+def _look() -> theme:
+    """The one theme of all plots."""
+    return theme_minimal(base_size=TEXT_SIZE, base_family=FONT) + theme(
+        dpi=PNG_DPI,
+        text=element_text(color=INK),
+        plot_title=element_text(size=TITLE_SIZE, ha="left"),
+        plot_title_position="plot",
+        plot_subtitle=element_text(
+            size=TEXT_SIZE, color=PALE_INK, ha="left", linespacing=1.3, margin={"b": 6}
+        ),
+        axis_title=element_text(size=TEXT_SIZE),
+        axis_text=element_text(size=TICK_SIZE, color=INK),
+        strip_text=element_text(size=STRIP_SIZE, color=INK),
+        legend_title=element_text(size=TEXT_SIZE),
+        legend_text=element_text(size=TICK_SIZE),
+        panel_border=element_rect(color=PALE_INK, size=0.5, fill=None),
+        panel_spacing=FACET_GAP / PAGE_WIDTH,
+    )
+
+
+def _log_axis(levels: list[float], inches: float) -> scale_x_continuous:
+    """A logarithmic axis with the noise levels named; linear below the lowest if one is zero."""
+    positive = [level for level in levels if level > 0]
+    if len(positive) == len(levels):
+        trans: Any = "log10"
+        places = [math.log10(level) for level in levels]
+    else:
+        trans = pseudo_log_trans(sigma=min(positive, default=1.0) / 2, base=10)
+        places = [float(place) for place in trans.transform(pd.Series(levels))]
+    named = _apart(places, [f"{level:g}" for level in levels], inches)
+    return scale_x_continuous(trans=trans, breaks=levels, labels=named, minor_breaks=[])
+
+
+def _apart(places: list[float], names: list[str], inches: float) -> list[str]:
+    """The names, with those blank that would run into the name before them."""
+    scale = inches / ((places[-1] - places[0]) or 1.0)
+    kept: list[str] = []
+    free = -math.inf
+    for place, name in zip(places, names, strict=True):
+        half = _text_width(name, TICK_SIZE) / 2
+        fits = place * scale - half >= free
+        kept.append(name if fits else "")
+        free = place * scale + half + 0.06 if fits else free
+    return kept
+
+
+def _draw_picture(axes: Axes, picture: str | os.PathLike[str]) -> None:
+    pixels = open_picture(picture)
+    # More than a printer shows at this size only makes the files heavy.
+    pixels.thumbnail((800, 800))
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    axes.set_anchor("N")
+
+
+def _draw_bars(axes: Axes, data: pd.DataFrame, pair: Pair) -> None:
+    colors = {pair.source_answer_id: ORANGE, pair.base_answer_id: BLUE}
+    places = range(len(data))
+    axes.barh(
+        places,
+        data["probability"],
+        height=0.7,
+        color=[colors.get(token, GREY) for token in data["token_id"]],
+    )
+    for place, probability in zip(places, data["probability"], strict=True):
+        axes.text(
+            probability + 0.02, place, _short(probability), size=TICK_SIZE, va="center_baseline"
+        )
+    axes.set_yticks(places, [printable(token) for token in data["token"]], size=TEXT_SIZE)
+    axes.set_ylim(len(data) - 0.4, -0.6)
+    # Room for the number behind a bar that reaches 1.
+    axes.set_xlim(0, 1.27)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], size=TICK_SIZE)
+    axes.set_xlabel("probability", size=TEXT_SIZE, labelpad=2)
+    axes.xaxis.set_label_coords(0.5 / 1.27, -0.24 / (0.19 * len(data) + 0.1))
+    axes.tick_params(length=0, pad=3)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color(PALE_INK)
+
+
+def _draw_answer_key(figure: Figure, pair: Pair) -> None:
+    if pair.base_answer_id == pair.source_answer_id:
+        meanings = {BLUE: f"both answers ({pair.base_answer})"}
+    else:
+        meanings = {
+            BLUE: f"base answer ({pair.base_answer})",
+            ORANGE: f"source answer ({pair.source_answer})",
+        }
+    meanings[GREY] = "other tokens"
+    figure.legend(
+        handles=[Patch(color=color, label=label) for color, label in meanings.items()],
+        loc="lower right",
+        ncols=3,
+        frameon=False,
+        fontsize=TEXT_SIZE,
+        handlelength=1,
+        handleheight=0.8,
+    )
+
+
+def _short(probability: float) -> str:
+    return f"{probability:.3f}" if probability >= 0.0005 else "< 0.001"
+
+
+def _every_second(numbers: list[float]) -> list[str]:
+    return [f"{number:g}" if place % 2 == 0 else "" for place, number in enumerate(numbers)]
+
+
+def _restored(pair: Pair, site: str) -> str:
+    return f"{pair.example}: p({pair.base_answer}) with one clean {site} restored"
+
+
+def _draws(rows: pd.DataFrame) -> str:
+    count = rows["sample"].nunique()
+    return f"{count} draws" if count > 1 else "one draw"
+
+
+# ---- words on paper ----------------------------------------------------------------------------
+
+
+@lru_cache
+def _font() -> FT2Font:
+    return get_font(findfont(FONT))
+
+
+def _text_width(text: str, size: float) -> float:
+    """Inches that a line of text takes in print."""
+    font = _font()
+    font.set_size(size, 72)
+    font.set_text(text)
+    return font.get_width_height()[0] / 64 / 72
+
+
+def _wrap(text: str, size: float, inches: float) -> str:
+    """The text broken between words into lines no wider than the inches."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and _text_width(longer, size) > inches:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _wrapped_lines(paragraphs: list[str], inches: float) -> str:
+    return "\n".join(_wrap(paragraph, TEXT_SIZE, inches) for paragraph in paragraphs)
+
+
+# ---- rows of tables ----------------------------------------------------------------------------
+
+
+def _rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    chosen = table
+    for column, value in wanted.items():
+        chosen = chosen[chosen[column] == value]
+    if chosen.empty:
+        named = ", ".join(f"{column} {value!r}" for column, value in wanted.items())
+        raise ValueError(f"the table has no rows with {named}")
+    return chosen
+
+
+def _at_level(rows: pd.DataFrame, noise_level: float) -> pd.DataFrame:
+    chosen = rows[np.isclose(rows["noise_level"], noise_level)]
+    if chosen.empty:
+        levels = ", ".join(f"{level:g}" for level in sorted(rows["noise_level"].unique()))
+        raise ValueError(f"the table has no rows at noise level {noise_level:g}, only {levels}")
+    return chosen
+
+
+def _mean_cells(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Mean over the draws of every layer and position, as column `p`."""
+    means = rows.groupby([*by, "layer", "position", "token"])["p_base"].mean()
+    return means.rename("p").reset_index()
+
+
+def _means_in_strips(cells: pd.DataFrame, by: str, name: str) -> pd.Series:
+    """Each row's facet: the value of column `by` and the mean of its cells, in that order."""
+    means = cells.groupby(by)["p"].mean()
+    strips = {value: f"{name.format(value)}, mean {mean:.3f}" for value, mean in means.items()}
+    return _ordered(cells[by].map(strips), list(strips.values()))
+
+
+def _mean_and_range(rows: pd.DataFrame) -> pd.DataFrame:
+    """By noise level: the mean, and the means of the lowest and the highest draw."""
+    draws = rows.groupby(["noise_level", "sample"])["p_base"].mean()
+    by_level = draws.groupby("noise_level").agg(mean="mean", low="min", high="max")
+    return by_level.reset_index()
+
+
+def _clean(rows: pd.DataFrame, p_clean: float) -> pd.DataFrame:
+    levels = pd.DataFrame({"noise_level": sorted(rows["noise_level"].unique())})
+    return levels.assign(mean=p_clean, low=p_clean, high=p_clean)
+
+
+def _ordered(values: pd.Series, order: list[str]) -> pd.Series:
+    return values.astype(pd.CategoricalDtype(order, ordered=True))

@@ -1,0 +1,92 @@
+"""A job's log: everything that the job says, and why it failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
+
+from blip_tracing.errors import InputError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Send what happens inside to the file `path`, and let failures through.
+
+    The file is opened (emptied) first. Into it go the logging module from INFO up, warnings, and
+    standard output and error, those of child processes and C libraries included. An InputError is
+    written as its one line, any other exception with its traceback; should it then end the
+    process, the terminal shows one line that names the log instead of the traceback again.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8", buffering=1) as log:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(_descriptors_to(log))
+                stack.enter_context(redirect_stdout(log))
+                stack.enter_context(redirect_stderr(log))
+                stack.enter_context(_logging_to(log))
+                yield
+        except Exception as error:
+            if isinstance(error, InputError):
+                log.write(f"{error}\n")
+            else:
+                traceback.print_exc(file=log)
+            _show_one_line(error, target)
+            raise
+
+
+@contextmanager
+def _descriptors_to(log: TextIO) -> Iterator[None]:
+    """Point the process's output and error at the log, below Python's own streams."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    try:
+        for descriptor, _ in saved:
+            os.dup2(log.fileno(), descriptor)
+        yield
+    finally:
+        for descriptor, copy in saved:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextmanager
+def _logging_to(log: TextIO) -> Iterator[None]:
+    root = logging.getLogger()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def _show_one_line(error: Exception, log: Path) -> None:
+    """Have Python show one line instead of a traceback, should `error` end the process."""
+    show_others = sys.excepthook
+
+    def show(kind: type[BaseException], shown: BaseException, trace: object) -> None:
+        if shown is not error:
+            show_others(kind, shown, trace)  # type: ignore[arg-type]
+        elif isinstance(error, InputError):
+            print(error, file=sys.stderr)
+        else:
+            print(f"{kind.__name__}: {error} (traceback in {log})", file=sys.stderr)
+
+    sys.excepthook = show

@@ -1,0 +1,57 @@
+"""Load a checkpoint onto a device: the model as Hugging Face made it, and its picture processor."""
+
+import torch
+from PIL import Image
+from transformers import BlipForQuestionAnswering
+from transformers.utils import logging as transformers_logging
+
+from blip_tracing.errors import InputError
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn the config's `device` (auto, cpu, cuda) into a torch device.
+
+    Raises InputError when `cuda` is asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError("device: cuda is asked for, but torch sees no GPU here; set device: auto")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def use_threads(threads: int) -> None:
+    """Keep torch to the cores that Snakemake gave the job."""
+    torch.set_num_threads(threads)
+
+
+def name_device(device: torch.device) -> str:
+    """The GPU's name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def load_model(directory: str, device: torch.device, dtype: str) -> BlipForQuestionAnswering:
+    """Load the checkpoint in `directory` for inference, in exact float32 arithmetic if float32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    transformers_logging.disable_progress_bar()
+    model = BlipForQuestionAnswering.from_pretrained(
+        directory, dtype=getattr(torch, dtype), local_files_only=True
+    )
+    return model.to(device).eval()
+
+
+def encode_pictures(
+    model: BlipForQuestionAnswering, directory: str, pictures: list[Image.Image]
+) -> torch.Tensor:
+    """Encode RGB pictures to the vision model's last states (N, S, D).
+
+    The processor is the Pillow one, which the tutorial's numbers were made with.
+    """
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    processor = BlipImageProcessorPil.from_pretrained(directory, local_files_only=True)
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        return model.vision_model(
+            pixel_values=pixels.to(model.device, model.dtype)
+        ).last_hidden_state

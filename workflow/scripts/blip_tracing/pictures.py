@@ -1,0 +1,75 @@
+"""Pictures: where they lie and how they are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from PIL import Image, UnidentifiedImageError
+
+from blip_tracing.errors import InputError
+
+PICTURES_FOLDER = "results/pictures"
+# A URL's path can end in anything; only an ending that looks like a suffix is kept.
+PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+
+
+def is_url(image: str) -> bool:
+    """Whether the sheet's `image` is to be downloaded."""
+    return image.lower().startswith(("http://", "https://"))
+
+
+def picture_path(image: str) -> str:
+    """The local file of the sheet's `image`: a path as it is, a URL's place in `results/`."""
+    if not is_url(image):
+        return image
+    suffix = PurePosixPath(urlsplit(image).path).suffix.lower()
+    kept = suffix if PLAIN_SUFFIX.fullmatch(suffix) else ""
+    return f"{PICTURES_FOLDER}/{hashlib.sha256(image.encode()).hexdigest()[:12]}{kept}"
+
+
+def identify_picture(path: str | os.PathLike[str]) -> None:
+    """Check from its first bytes that a file is a picture, without decoding the rest.
+
+    Raises InputError naming the file when it is missing, unreadable or no picture.
+    """
+    _open(path).close()
+
+
+def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """A picture as RGB, all of its pixels decoded and its file closed.
+
+    Raises InputError naming the file when it is missing, unreadable, no picture or cut short.
+    """
+    with _open(path) as picture:
+        try:
+            return picture.convert("RGB")
+        # Pillow's decoders report damage with any of these, by format.
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{os.fspath(path)}: the picture is cut short or damaged "
+                f"({_one_line(error)}); replace the file"
+            ) from error
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{os.fspath(path)}: there is no such file; mend its path") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{os.fspath(path)}: is no picture that Pillow knows; give a JPEG or PNG file"
+        ) from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{os.fspath(path)}: cannot be opened as a picture ({_one_line(error)})"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(reason.split())

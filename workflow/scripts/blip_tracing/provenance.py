@@ -1,0 +1,52 @@
+"""Where a result comes from: model, weights, versions, device, precision, seed, code."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from blip_tracing.checkpoint import Checkpoint
+from blip_tracing.files import written_whole
+
+PACKAGES = ("torch", "transformers", "pyvene", "tokenizers", "numpy", "pandas", "pillow")
+
+
+def describe_job(checkpoint: Checkpoint, device: str, dtype: str, code: str, **facts: Any) -> dict:
+    """The facts that a job's numbers depend on; `facts` holds those of one experiment alone."""
+    return {
+        "model": checkpoint.name,
+        "revision": checkpoint.revision,
+        "commit": checkpoint.commit,
+        "weights_sha256": checkpoint.weights_sha256,
+        "device": device,
+        "dtype": dtype,
+        "code": code,
+        **facts,
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in PACKAGES},
+    }
+
+
+def write_facts(facts: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write facts as JSON, whole or not at all."""
+    with written_whole(path) as file:
+        file.write((json.dumps(facts, indent=2) + "\n").encode())
+
+
+def merge_facts(paths: list[str]) -> dict[str, Any]:
+    """Join the jobs' facts: one value where all agree, else the list of the values met."""
+    records = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            records.append(json.load(file))
+    return {key: unite([record.get(key) for record in records]) for key in records[0]}
+
+
+def unite(values: list[Any]) -> Any:
+    """The value that all share, or the distinct values in order of first appearance."""
+    distinct: list[Any] = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return distinct[0] if len(distinct) == 1 else distinct

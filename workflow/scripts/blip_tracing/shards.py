@@ -1,0 +1,93 @@
+"""What the jobs of a shard hand on: picture states, clean states, tokens and answers."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from blip_tracing.checkpoint import Checkpoint
+from blip_tracing.engine import ImageMemory, ResumableBlip
+from blip_tracing.files import written_whole
+from blip_tracing.model import choose_device, load_model, name_device, use_threads
+from blip_tracing.tables import read_table
+
+ROLES = ("base", "source")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model on its device, and the facts that every result of the job carries."""
+
+    checkpoint: Checkpoint
+    model: ResumableBlip
+    device_name: str
+
+
+@dataclass(frozen=True)
+class CleanRuns:
+    """One example's two questions, answered without intervention.
+
+    base, source: states (L + 1, T, D) on the model's device; memory: the image's keys and values;
+    answer_ids: (2,), the base answer's token and the source answer's.
+    """
+
+    example: str
+    base: torch.Tensor
+    source: torch.Tensor
+    base_tokens: list[str]
+    source_tokens: list[str]
+    answer_ids: torch.Tensor
+    memory: ImageMemory
+
+
+def open_session(checkpoint_file: str, device: str, dtype: str, threads: int) -> Session:
+    """Load the model that `checkpoint_file` records, on `threads` CPU threads or a GPU."""
+    use_threads(threads)
+    checkpoint = Checkpoint.from_json(checkpoint_file)
+    chosen = choose_device(device)
+    blip = load_model(checkpoint.directory, chosen, dtype)
+    return Session(checkpoint, ResumableBlip(blip), name_device(chosen))
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
+    """Write named tensors as safetensors, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+
+
+def read_image(paths: list[str], image: str, device: torch.device) -> torch.Tensor:
+    """Find one picture's states (S, D) in the files of the picture shards."""
+    for path in paths:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            if image in file.keys():  # noqa: SIM118 (the reader is no mapping)
+                return file.get_tensor(image)
+    raise KeyError(f"{image}: no picture shard holds its states")
+
+
+def read_clean_runs(
+    model: ResumableBlip, files: Any, rows: list[dict[str, str]], first_layer: int = 0
+) -> Iterator[CleanRuns]:
+    """Yield the clean runs of each row of a shard, as `answer_baseline` left them.
+
+    files: the job's inputs, named `images`, `states`, `tokens` and `answers`; rows: the shard's
+    rows of the sheet; first_layer: the first layer whose cross-attention the job needs.
+    """
+    tokens = read_table(files.tokens).groupby(["example", "role"])["token"].agg(list)
+    answer_ids = read_table(files.answers).set_index(["example", "role"])["answer_id"]
+    with safe_open(files.states, framework="pt", device=str(model.device)) as states:
+        for row in rows:
+            example = row["example"]
+            image = read_image(files.images, row["image"], model.device)
+            yield CleanRuns(
+                example=example,
+                base=states.get_tensor(f"{example}/base"),
+                source=states.get_tensor(f"{example}/source"),
+                base_tokens=tokens[example, "base"],
+                source_tokens=tokens[example, "source"],
+                answer_ids=torch.tensor([answer_ids[example, role] for role in ROLES]),
+                memory=model.read_images(image[None], first_layer),
+            )

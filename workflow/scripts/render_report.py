@@ -1,0 +1,223 @@
+"""Run a report's notebook with papermill and write it out, executed, and as a web page.
+
+The page needs no network and no other file: pictures lie inside it, and it runs no scripts.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jinja2 import DictLoader
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from blip_tracing.files import written_whole
+from blip_tracing.logs import log_to
+
+TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+# A socket's path holds some 100 characters; `/kernel-12` follows the folder's.
+LONGEST_SOCKET_FOLDER = 85
+
+PAGE_TEMPLATE = """\
+{%- extends "base/display_priority.j2" -%}
+{%- block header -%}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ nb.metadata.title | escape_html }}</title>
+<style>
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1.5rem; color: #1a1a1a;
+  background: #fff; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1, h2, h3 { line-height: 1.25; margin: 1.2em 0 0.5em; font-weight: 600; }
+h2 { border-top: 1px solid #dcdce2; padding-top: 1em; }
+code { font: 0.92em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
+label { float: right; color: #595959; font-size: 0.8rem; }
+#code { display: none; }
+body > #code:not(:checked) ~ .code { display: none; }
+pre { overflow-x: auto; margin: 0.3rem 0; padding: 0.6rem 0.8rem; background: #f6f6f9;
+  font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; color: #1a1a1a; }
+img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
+.table { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
+caption { caption-side: top; text-align: left; padding: 0.3rem 0; color: #595959; }
+th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; }
+th { font-weight: 600; }
+th[colspan] { text-align: center; }
+thead { border-bottom: 1px solid #595959; }
+tbody tr:nth-child(even) { background: #f6f6f9; }
+@media print { label { display: none; } img, table { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<label for="code">show or hide the code</label>
+<input type="checkbox" id="code">
+{% endblock header -%}
+{%- block markdowncell -%}
+{{ cell.source | markdown2html }}
+{% endblock markdowncell -%}
+{%- block input -%}
+<pre class="code">{{ cell.source | escape_html }}</pre>
+{% endblock input -%}
+{%- block execute_result -%}
+{%- block data_priority scoped -%}{{ super() }}{%- endblock data_priority -%}
+{%- endblock execute_result -%}
+{%- block stream -%}
+<pre>{{ output.text | strip_ansi | escape_html }}</pre>
+{% endblock stream -%}
+{%- block data_markdown -%}
+{{ output.data["text/markdown"] | markdown2html }}
+{% endblock data_markdown -%}
+{%- block data_html -%}
+<div class="table">{{ output.data["text/html"] }}</div>
+{% endblock data_html -%}
+{%- block data_png -%}
+<img src="data:image/png;base64,{{ output.data["image/png"] | replace("\\n", "") }}"
+  width="{{ output | get_metadata("width", "image/png") }}"
+  alt="{{ output | get_metadata("alt", "image/png") | escape_html }}">
+{% endblock data_png -%}
+{%- block data_text -%}
+<pre>{{ output.data["text/plain"] | escape_html }}</pre>
+{% endblock data_text -%}
+{%- block footer -%}
+</body>
+</html>
+{% endblock footer -%}
+"""
+
+
+class ReportError(RuntimeError):
+    """A cell of the notebook failed; the message is the cell's error with its traceback."""
+
+
+def render(
+    notebook: str | os.PathLike[str],
+    parameters: Mapping[str, Any],
+    executed: str | os.PathLike[str],
+    page: str | os.PathLike[str],
+) -> None:
+    """Run the notebook with the parameters; write it with its outputs, and as a web page.
+
+    Relative paths among the parameters count from the current folder. Both files appear whole,
+    after all cells have run, or not at all.
+    """
+    result = execute(notebook, parameters)
+    contents = {executed: nbformat.writes(result), page: page_of(result)}
+    for path, content in contents.items():
+        with written_whole(path) as file:
+            file.write(content.encode())
+
+
+def execute(notebook: str | os.PathLike[str], parameters: Mapping[str, Any]) -> NotebookNode:
+    """The notebook with the outputs that it has with these parameters.
+
+    Raises ReportError when a cell fails.
+    """
+    with job_surroundings() as folder:
+        # These read Jupyter's folders from the environment when they are imported.
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
+
+        try:
+            return papermill.execute_notebook(
+                nbformat.read(notebook, as_version=4),
+                None,
+                parameters=dict(parameters),
+                kernel_name="python3",
+                cwd=os.getcwd(),
+                progress_bar=False,
+                config=kernel_settings(folder),
+                # Else an idle kernel, asked to stop, says that it was interrupted: an "ERROR".
+                extra_arguments=["--log-level=50"],
+            )
+        except PapermillExecutionError as error:
+            traceback = TERMINAL_COLORS.sub("", "\n".join(error.traceback))
+            raise ReportError(
+                f"{os.fspath(notebook)}: {error.ename}: {error.evalue}\n{traceback}"
+            ) from None
+
+
+def page_of(notebook: NotebookNode) -> str:
+    """An executed notebook as one self-contained HTML page, its code folded away."""
+    from nbconvert.exporters import HTMLExporter
+
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"report.html.j2": PAGE_TEMPLATE})],
+        template_file="report.html.j2",
+        exclude_anchor_links=True,
+    )
+    page, _ = exporter.from_notebook_node(notebook)
+    return page
+
+
+@contextmanager
+def job_surroundings() -> Iterator[str]:
+    """An environment in which a kernel runs in a job: nothing of the user's, no home needed.
+
+    Gives a folder that is the job's own and goes with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="report-") as folder:
+        changes = {
+            "IPYTHONDIR": folder,
+            "JUPYTER_CONFIG_DIR": folder,
+            "JUPYTER_DATA_DIR": folder,
+            "JUPYTER_RUNTIME_DIR": folder,
+            "JUPYTER_PLATFORM_DIRS": "1",
+            "MPLBACKEND": "agg",
+            **matplotlib_folder(),
+        }
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield folder
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def kernel_settings(folder: str) -> Config:
+    """How to talk to the kernel: by files in the folder, which others on the machine can't read.
+
+    A folder whose name is too long for a Unix socket leaves Jupyter's default, TCP.
+    """
+    if len(folder) > LONGEST_SOCKET_FOLDER:
+        return Config()
+    return Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(folder, "kernel")}})
+
+
+def matplotlib_folder() -> dict[str, str]:
+    """MPLCONFIGDIR for a job whose home takes no files, or nothing where it need not be set.
+
+    One folder a user is kept between jobs: matplotlib takes seconds to list the fonts anew.
+    """
+    home = Path.home()
+    if "MPLCONFIGDIR" in os.environ or os.access(home, os.W_OK):
+        return {}
+    folder = Path(tempfile.gettempdir(), f"matplotlib-of-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return {"MPLCONFIGDIR": str(folder)}
+
+
+def main(snakemake: Any) -> None:
+    """Run as the script of the rules `render_*`."""
+    with log_to(snakemake.log[0]):
+        render(
+            snakemake.input.notebook,
+            snakemake.params.parameters,
+            snakemake.output.notebook,
+            snakemake.output.page,
+        )
+
+
+if "snakemake" in globals():
+    main(globals()["snakemake"])

@@ -1,0 +1,64 @@
+"""Trace some noise levels, for a shard: corrupt the input, restore each (layer, position)."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from blip_tracing.engine import ResumableBlip
+from blip_tracing.experiments import trace_noise
+from blip_tracing.logs import log_to
+from blip_tracing.noise import draw_samples
+from blip_tracing.provenance import describe_job, write_facts
+from blip_tracing.shards import CleanRuns, open_session, read_clean_runs
+from blip_tracing.tables import cells_table, write_table
+
+
+def trace_example(
+    model: ResumableBlip, runs: CleanRuns, site: str, noise_level: float, samples: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row a (draw, layer, position), and the floor: one row a draw."""
+    tokens = len(runs.base_tokens)
+    noise = draw_samples(seed, runs.example, samples, tokens, model.width)
+    floor, cells = trace_noise(
+        model, runs.memory, site, noise_level, runs.base, noise, runs.answer_ids[:1]
+    )
+    axes = {
+        "example": [runs.example],
+        "site": [site],
+        "noise_level": [noise_level],
+        "sample": list(range(samples)),
+    }
+    traced = cells_table(
+        {**axes, "layer": list(range(len(model.blocks))), "position": list(range(tokens))},
+        {"p_base": cells.probability.numpy(), "logit_base": cells.logit.numpy()},
+    )
+    traced.insert(6, "token", np.array(runs.base_tokens)[traced["position"]])
+    del axes["site"]
+    return traced, cells_table(
+        axes, {"p_base": floor.probability.numpy(), "logit_base": floor.logit.numpy()}
+    )
+
+
+def main(snakemake) -> None:
+    """Trace each example of the shard at one site and some noise levels."""
+    files, params = snakemake.input, snakemake.params
+    session = open_session(files.model, snakemake.config["device"], params.dtype, snakemake.threads)
+    site = snakemake.wildcards.site
+    with torch.inference_mode():
+        pairs = [
+            trace_example(session.model, runs, site, noise_level, params.samples, params.seed)
+            for runs in read_clean_runs(session.model, files, params.rows)
+            for noise_level in map(float, params.noise_levels)
+        ]
+    traced, floors = zip(*pairs, strict=True)
+    write_table(pd.concat(traced), snakemake.output.table)
+    write_table(pd.concat(floors), snakemake.output.floor)
+    facts = describe_job(
+        session.checkpoint, session.device_name, params.dtype, params.code, seed=params.seed
+    )
+    write_facts(facts, snakemake.output.facts)
+
+
+if "snakemake" in globals():
+    with log_to(snakemake.log[0]):  # noqa: F821
+        main(snakemake)  # noqa: F821
