@@ -1,6 +1,26 @@
-"""Makes the workflow's scripts and their library importable, as Snakemake does for its jobs."""
+"""Makes the workflow's library importable as its jobs import it, and runs the default graph once."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
+
+
+@pytest.fixture(scope="session")
+def default_run(tmp_path_factory):
+    """A copy of the project in which the default graph has been run. Do not change it."""
+    from project import copy_project, run
+
+    project = copy_project(tmp_path_factory.mktemp("default") / "project")
+    run(project)
+    return project
+
+
+@pytest.fixture
+def finished(default_run, tmp_path):
+    """A copy of the finished run, to be changed by one test."""
+    import shutil
+
+    return shutil.copytree(default_run, tmp_path / "project")

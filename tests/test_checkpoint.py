@@ -76,7 +76,8 @@ def test_a_name_is_a_directory_where_one_is_or_no_hub_id_looks_so(
     monkeypatch.chdir(directory.parent)
     assert is_local("checkpoint")
     assert is_local("resources/miniature/none")
-    assert is_local("./none") and is_local("../none") and is_local("/none") and is_local("~/none")
+    for name in ("./none", "../none", "/none", "~/none"):
+        assert is_local(name)
     assert not is_local("Salesforce/blip-vqa-base")
     assert not is_local("blip")
 
@@ -124,7 +125,7 @@ def test_a_directory_without_weights_is_named(directory: Path) -> None:
     (directory / "pytorch_model.bin").touch()
     message = f"{directory}: holds no model.safetensors; give a checkpoint saved as safetensors"
     assert refusal(str(directory)) == message
-    with pytest.raises(InputError, match="holds no model.safetensors"):
+    with pytest.raises(InputError, match=r"holds no model\.safetensors"):
         checkpoint_files(directory)
 
 

@@ -1,4 +1,4 @@
-"""What a researcher gives wrongly is said in one line that names file, row and key, and the mend."""
+"""Wrong input is said in one line that names the file, the row or key, and the mend."""
 
 import copy
 import hashlib
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from PIL import Image
-from snakemake.utils import validate
+from snakemake.utils import validate  # type: ignore[import-untyped]
 
 from blip_tracing import inputs
 from blip_tracing.errors import InputError
@@ -106,34 +106,60 @@ def test_snakemake_fills_in_the_defaults_of_every_group() -> None:
     }
 
 
+LEVELS = "tracing.noise_levels"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("tracing.noise_levels", [0.1, 1.0, -1], "tracing.noise_levels[2]: -1 is less than the minimum of 0"),
-        ("tracing.noise_levels", ["1e-1", 1.0], "tracing.noise_levels[0]: '1e-1' is text, not a finite number; write 0.1 without quotes"),
-        ("tracing.noise_levels", [float("inf"), 1.0], "tracing.noise_levels[0]: inf is a number, not a finite number"),
-        ("tracing.noise_levels", [float("nan"), 1.0], "tracing.noise_levels[0]: nan is a number, not a finite number"),
-        ("tracing.noise_levels", [1, 2, 1.0], "tracing.noise_levels: 1.0 is given twice; keep it once"),
-        ("tracing.noise_levels", [], "tracing.noise_levels: is empty; give standard deviations of the Gaussian noise"),
-        ("tracing.noise_levels", 1.0, "tracing.noise_levels: 1.0 is a number, not a list"),
-        ("tracing.samples", 0, "tracing.samples: 0 is less than the minimum of 1"),
-        ("tracing.samples", True, "tracing.samples: true is a yes or no, not a whole number"),
-        ("tracing.smaples", 3, "tracing.smaples is not a known key; did you mean samples?"),
-        ("tracing.sites", ["block_inputs"], "tracing.sites[0]: 'block_inputs' is unknown; known are block_input, block_output"),
-        ("patching.sites", ["block_output", "block_output"], "patching.sites: 'block_output' is given twice; keep it once"),
-        ("model", None, "model: is empty, not a group of keys"),
-        ("model.layers", "6", "model.layers: '6' is text, not a whole number; write 6.0 without quotes"),
-        ("model.layers", 6.0, "model.layers: 6.0 is a number, not a whole number"),
-        ("model.dtype", "float16", "model.dtype: 'float16' is unknown; known are float32, float64, bfloat16"),
-        ("model.name", "", "model.name: is empty; give the checkpoint's directory, or a Hub id like Salesforce/blip-vqa-base"),
-        ("model.revision", 1234567, "model.revision: 1234567 is a number, not text"),
-        ("device", "gpu", "device: 'gpu' is unknown; known are auto, cpu, cuda"),
-        ("zebra", 1, "zebra is not a known key; known are " + ", ".join(CONFIG_SCHEMA["properties"])),
-        ("report.draws_at", 3, "report.draws_at: 3 is not in tracing.noise_levels; give one of 0.1, 0.5, 1, 2, 5, 10, 20"),
+        (LEVELS, [0.1, 1.0, -1], "[2]: -1 is less than the minimum of 0"),
+        (
+            LEVELS,
+            ["1e-1", 1.0],
+            "[0]: '1e-1' is text, not a finite number; write 0.1 without quotes",
+        ),
+        (LEVELS, [1.0, "loud"], "[1]: 'loud' is text, not a finite number"),
+        (LEVELS, [1.0, "inf"], "[1]: 'inf' is text, not a finite number"),
+        (LEVELS, [float("inf"), 1.0], "[0]: inf is a number, not a finite number"),
+        (LEVELS, [float("nan"), 1.0], "[0]: nan is a number, not a finite number"),
+        (LEVELS, [1, 2, 1.0], ": 1.0 is given twice; keep it once"),
+        (LEVELS, [], ": is empty; give standard deviations of the Gaussian noise"),
+        (LEVELS, 1.0, ": 1.0 is a number, not a list"),
+        ("tracing.samples", 0, ": 0 is less than the minimum of 1"),
+        ("tracing.samples", True, ": true is a yes or no, not a whole number"),
+        ("tracing.smaples", 3, " is not a known key; did you mean samples?"),
+        (
+            "tracing.sites",
+            ["block_inputs"],
+            "[0]: 'block_inputs' is unknown; known are block_input, block_output",
+        ),
+        (
+            "patching.sites",
+            ["block_output", "block_output"],
+            ": 'block_output' is given twice; keep it once",
+        ),
+        ("model", None, ": is empty, not a group of keys"),
+        ("model.layers", "6", ": '6' is text, not a whole number; write 6 without quotes"),
+        ("model.layers", 6.0, ": 6.0 is a number, not a whole number"),
+        ("model.dtype", "float16", ": 'float16' is unknown; known are float32, float64, bfloat16"),
+        ("model.name", "", ": is empty; give the checkpoint's directory, or a Hub id like"),
+        ("model.name", ["a"], ": is a list, not text"),
+        ("model.revision", 1234567, ": 1234567 is a number, not text"),
+        ("device", "gpu", ": 'gpu' is unknown; known are auto, cpu, cuda"),
+        (
+            "zebra",
+            1,
+            f" is not a known key; known are {', '.join(CONFIG_SCHEMA['properties'])}",
+        ),
+        (
+            "report.draws_at",
+            3,
+            ": 3 is not in tracing.noise_levels; give one of 0.1, 0.5, 1, 2, 5, 10, 20",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_key_is_named_with_its_mend(path: str, value: object, message: str) -> None:
-    assert config_refusal(with_key(path, value)) == message
+    assert config_refusal(with_key(path, value)).startswith(f"{path}{message}")
 
 
 @pytest.mark.parametrize(
@@ -258,56 +284,114 @@ def test_a_checksum_holds_for_all_rows_of_its_picture(tmp_path: Path) -> None:
     assert sheet["image_sha256"].tolist() == [checksum, checksum, ""]
 
 
+UNSAFE = (
+    "files are called by it; use only letters (A-Z, a-z), digits, _, - and . "
+    "and begin with a letter, a digit or _"
+)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("shirt\tx.png\t \twhat", ", row 3 (example 'shirt'), base_question: is empty; fill it in or remove the row"),
-        ("shirt\tx.png\twhat", ", row 3 (example 'shirt'), source_question: is empty; fill it in or remove the row"),
-        ("shirt\t\twhat\twhat", ", row 3 (example 'shirt'), image: is empty; fill it in or remove the row"),
-        ("\tx.png\twhat\twhat", ", row 3, example: is empty; fill it in or remove the row"),
-        ("a/b\tx.png\twhat\twhat", ", row 3 (example 'a/b'), example: files are called by it; use only letters (A-Z, a-z), digits, _, - and . and begin with a letter, a digit or _"),
-        ("..\tx.png\twhat\twhat", ", row 3 (example '..'), example: files are called by it; use only letters (A-Z, a-z), digits, _, - and . and begin with a letter, a digit or _"),
-        ("One\tx.png\twhat\twhat", ", row 3 (example 'One'), example: row 2 has that name too (capitals do not count); give each row its own"),
-        ("two\tx.png\twhat\twhat\tnot hex", ", row 3 (example 'two'), image_sha256: is not 64 hex digits; paste what `sha256sum` prints"),
-        ("two\tone.png\twhat\twhat\t" + "0" * 64, ", row 3 (example 'two'), image_sha256: row 2 gives the same image another; keep one"),
-        ("two\tx.png\twhat\twhat\t\t\tred", ", row 3: has 7 cells where the header has 5 columns; remove the tabs too many"),
-        ('two\tx.png\t"what\twhat', ", row 3: a cell goes on over the line's end; close or remove its double quote (\")"),
+        ("two\tx.png\t \twhat", "base_question: is empty; fill it in or remove the row"),
+        ("two\tx.png\twhat", "source_question: is empty; fill it in or remove the row"),
+        ("two\t\twhat\twhat", "image: is empty; fill it in or remove the row"),
+        ("a/b\tx.png\twhat\twhat", f"example: {UNSAFE}"),
+        ("..\tx.png\twhat\twhat", f"example: {UNSAFE}"),
+        ("chien_é\tx.png\twhat\twhat", f"example: {UNSAFE}"),
+        (
+            "One\tx.png\twhat\twhat",
+            "example: row 2 has that name too (capitals do not count); give each row its own",
+        ),
+        (
+            "two\tx.png\twhat\twhat\tnot hex",
+            "image_sha256: is not 64 hex digits; paste what `sha256sum` prints",
+        ),
+        (
+            "two\tone.png\twhat\twhat\t" + "0" * 64,
+            "image_sha256: row 2 gives the same image another; keep one",
+        ),
     ],
-)  # fmt: skip
+)
+def test_a_wrong_cell_is_named_with_its_mend(tmp_path: Path, row: str, message: str) -> None:
+    example = row.split("\t")[0]
+    assert row_3_refusal(tmp_path, row) == f" (example {example!r}), {message}"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("\tx.png\twhat\twhat", ", example: is empty; fill it in or remove the row"),
+        (
+            "two\tx.png\twhat\twhat\t\t\tred",
+            ": has 7 cells where the header has 5 columns; remove the tabs too many",
+        ),
+        (
+            'two\tx.png\t"what\twhat',
+            ": a cell goes on over the line's end; close or remove its double quote (\")",
+        ),
+    ],
+)
 def test_a_wrong_row_is_named_with_its_mend(tmp_path: Path, row: str, message: str) -> None:
+    assert row_3_refusal(tmp_path, row) == message
+
+
+def row_3_refusal(folder: Path, row: str) -> str:
     first = "one\tone.png\twhat is it\twhat is she\t" + "a" * 64
-    path = write_sheet(tmp_path, HEADER + "\timage_sha256", first, row)
-    assert sheet_refusal(path) == message
+    message = sheet_refusal(write_sheet(folder, HEADER + "\timage_sha256", first, row))
+    assert message.startswith(", row 3")
+    return message.removeprefix(", row 3")
+
+
+NEEDED = "example, image, base_question, source_question"
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("example\timage\tbase_question", "column source_question is missing; the sheet needs example, image, base_question, source_question"),
-        (HEADER + "\tbase_anwser", "'base_anwser' is not a known column; did you mean base_answer?"),
-        (HEADER + "\tnotes", "'notes' is not a known column; known are example, image, base_question, source_question, base_answer, source_answer, image_sha256"),
+        (
+            "example\timage\tbase_question",
+            f"column source_question is missing; the sheet needs {NEEDED}",
+        ),
+        (
+            HEADER + "\tbase_anwser",
+            "'base_anwser' is not a known column; did you mean base_answer?",
+        ),
+        (
+            HEADER + "\tnotes",
+            f"'notes' is not a known column; known are {NEEDED}, "
+            "base_answer, source_answer, image_sha256",
+        ),
         (HEADER + "\texample", "column example is there twice; remove one"),
         (HEADER + "\t\tbase_answer", "column 5 has no name; name or remove it"),
         (HEADER.replace("\t", ","), "has no tabs; save the sheet as tab-separated text"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_header_is_named_with_its_mend(tmp_path: Path, header: str, message: str) -> None:
     assert sheet_refusal(write_sheet(tmp_path, header, GOOD_ROW)) == f", row 1: {message}"
+
+
+SAVE_AS_TEXT = "save the sheet as tab-separated UTF-8 text"
+BINARY = f": is not UTF-8 text but a binary file or UTF-16; {SAVE_AS_TEXT}"
+EMPTY = f": is empty; its first line names the columns {NEEDED}"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", ": is empty; its first line names the columns example, image, base_question, source_question"),
-        (b"\n \t\n", ": is empty; its first line names the columns example, image, base_question, source_question"),
+        (b"", EMPTY),
+        (b"\n \t\n", EMPTY),
         (HEADER.encode() + b"\n\n", ": has no rows below its header; add an example"),
-        (b"PK\x03\x04\0\0", ": is not UTF-8 text but a binary file or UTF-16; save the sheet as tab-separated UTF-8 text"),
-        (HEADER.encode("utf-16"), ": is not UTF-8 text but a binary file or UTF-16; save the sheet as tab-separated UTF-8 text"),
-        (HEADER.encode() + b"\ncaf\xe9\t", ", row 2: is not UTF-8 text; save the sheet as tab-separated UTF-8 text"),
-        (HEADER.encode() + b"\n\"" + b"long " * 50_000, ", row 2: cannot be read (field larger than field limit (131072)); mend its quotes"),
+        (b"PK\x03\x04\0\0", BINARY),
+        (HEADER.encode("utf-16"), BINARY),
+        (HEADER.encode() + b"\ncaf\xe9\t", f", row 2: is not UTF-8 text; {SAVE_AS_TEXT}"),
+        (
+            HEADER.encode() + b'\n"' + b"long " * 50_000,
+            ", row 2: cannot be read (field larger than field limit (131072)); mend its quotes",
+        ),
     ],
     ids=["empty", "blank", "no rows", "zip", "UTF-16", "Latin-1", "endless cell"],
-)  # fmt: skip
+)
 def test_what_is_no_sheet_is_said(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "examples.tsv"
     path.write_bytes(content)
@@ -405,7 +489,8 @@ def test_the_driver_counts_the_devices_that_torch_sees() -> None:
 
 # --- the checkpoint
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] what is the color of shirt red ##dish".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [*SPECIAL, "what", "is", "the", "color", "of", "shirt", "red", "##dish"]
 LAYERS, POSITIONS = 6, 12
 
 
@@ -509,7 +594,7 @@ def test_the_default_sheet_fits_the_miniature(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_checks_load_neither_torch_nor_transformers() -> None:
     scripts = ROOT / "workflow/scripts"
-    modules = "inputs checkpoint downloads logs".split()
+    modules = ["inputs", "checkpoint", "downloads", "logs"]
     program = "; ".join(f"import blip_tracing.{module}" for module in modules)
     program += "; import fetch_model, fetch_image, sys; print(*sys.modules)"
     loaded = subprocess.run(

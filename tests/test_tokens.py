@@ -12,7 +12,8 @@ from blip_tracing.tokens import answer_token_id, load_tokenizer, tokenize, unkno
 ROOT = Path(__file__).parents[1]
 MINIATURE = ROOT / "resources/miniature/checkpoint"
 BERT = ROOT.parent / "shared/blip-vqa-base"
-WORDS = "[PAD] [UNK] [CLS] [SEP] what is the color of ? shirt red ##dish don ' t".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [*SPECIAL, "what", "is", "the", "color", "of", "?", "shirt", "red", "##dish"]
 TRICKY = (
     "what is the color of the animal",
     "What IS the Shirt?",

@@ -12,8 +12,9 @@ rule fetch_model:
     conda:
         "../../envs/tables.yaml"
     params:
-        name=config["model"]["name"],
-        revision=config["model"]["revision"],
+        # Functions, since the linter takes a literal for the prefix of an input file.
+        name=lambda wildcards: config["model"]["name"],
+        revision=lambda wildcards: config["model"]["revision"],
     message:
         "fetching {params.name} and checking the sheet against it"
     script:

@@ -39,26 +39,25 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1.5rem; color: #1a1a1a;
 h1, h2, h3 { line-height: 1.25; margin: 1.2em 0 0.5em; font-weight: 600; }
 h2 { border-top: 1px solid #dcdce2; padding-top: 1em; }
 code { font: 0.92em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
-label { float: right; color: #595959; font-size: 0.8rem; }
-#code { display: none; }
-body > #code:not(:checked) ~ .code { display: none; }
+#code, [for="code"] { float: right; color: #595959; font-size: 0.8rem; cursor: pointer; }
+#code:not(:checked) ~ .code { display: none; }
 pre { overflow-x: auto; margin: 0.3rem 0; padding: 0.6rem 0.8rem; background: #f6f6f9;
   font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; color: #1a1a1a; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
 .table { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; border: 0; font-size: 0.82rem;
+  font-variant-numeric: tabular-nums; }
 caption { caption-side: top; text-align: left; padding: 0.3rem 0; color: #595959; }
-th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; }
+th, td { padding: 0.2rem 0.45rem; border: 0; text-align: right; white-space: nowrap; }
 th { font-weight: 600; }
 th[colspan] { text-align: center; }
 thead { border-bottom: 1px solid #595959; }
 tbody tr:nth-child(even) { background: #f6f6f9; }
-@media print { label { display: none; } img, table { break-inside: avoid; } }
+@media print { #code, [for="code"] { display: none; } img, table { break-inside: avoid; } }
 </style>
 </head>
 <body>
-<label for="code">show or hide the code</label>
-<input type="checkbox" id="code">
+<label for="code">show the code</label><input type="checkbox" id="code">
 {% endblock header -%}
 {%- block markdowncell -%}
 {{ cell.source | markdown2html }}
@@ -131,7 +130,7 @@ def execute(notebook: str | os.PathLike[str], parameters: Mapping[str, Any]) -> 
                 None,
                 parameters=dict(parameters),
                 kernel_name="python3",
-                cwd=os.getcwd(),
+                cwd=Path.cwd(),
                 progress_bar=False,
                 config=kernel_settings(folder),
                 # Else an idle kernel, asked to stop, says that it was interrupted: an "ERROR".
@@ -192,7 +191,7 @@ def kernel_settings(folder: str) -> Config:
     """
     if len(folder) > LONGEST_SOCKET_FOLDER:
         return Config()
-    return Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(folder, "kernel")}})
+    return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
 
 
 def matplotlib_folder() -> dict[str, str]:

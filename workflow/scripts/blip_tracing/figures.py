@@ -35,6 +35,7 @@ from plotnine import (
     element_rect,
     element_text,
     facet_wrap,
+    geom_hline,
     geom_line,
     geom_linerange,
     geom_point,
@@ -88,8 +89,10 @@ UNDATED: dict[str, dict[str, None]] = {
     "png": {},
 }
 
+CLEAN_RUN = "clean run"
+
 # Inches. A figure fills a page's text width where its facets allow.
-PAGE_WIDTH = 7.2
+PAGE_WIDTH, PAGE_HEIGHT = 7.2, 9.6
 TILE_HEIGHT = 0.18
 TILE_WIDTH, WIDEST_TILE = 0.155, 0.4
 FACET_GAP = 0.1
@@ -220,8 +223,8 @@ def patching_map(patching: pd.DataFrame, answers: pd.DataFrame, example: str, si
         long.assign(panel=_ordered(long["panel"], list(panels))),
         title=f"{pair.example}: base run patched with the source run’s {site}",
         subtitle=[
-            f"base: “{pair.base_question}” {pair.base_answer}",
-            f"source: “{pair.source_question}” {pair.source_answer}",
+            f"base: “{pair.base_question}” → {pair.base_answer}",
+            f"source: “{pair.source_question}” → {pair.source_answer}",
         ],
         legend="probability",
     )
@@ -276,41 +279,43 @@ def tracing_means(
     """Mean p(base answer) by noise level: one cell restored, against nothing restored and clean."""
     pair = pair_of(answers, example)
     rows = _rows_of(tracing, example=example, site=site)
+    levels = sorted(rows["noise_level"].unique())
     runs = {
-        "clean run": _clean(rows, pair.p_clean),
+        CLEAN_RUN: pd.DataFrame({"noise_level": levels, "mean": pair.p_clean}),
         f"one {site} restored": _mean_and_range(rows),
         "nothing restored": _mean_and_range(_rows_of(floor, example=example)),
     }
     means = pd.concat([data.assign(run=run) for run, data in runs.items()])
     means["run"] = _ordered(means["run"], list(runs))
-    levels = sorted(rows["noise_level"].unique())
+    clean, noisy = means[means["run"] == CLEAN_RUN], means[means["run"] != CLEAN_RUN]
+    draws = f"mean over all cells and {_draws(rows)}"
     width = max(5.6, 1.8 + 0.45 * len(levels))
     plot = (
-        ggplot(means, aes("noise_level", "mean", color="run", linetype="run", shape="run"))
+        ggplot(noisy, aes("noise_level", "mean", color="run", linetype="run", shape="run"))
+        + geom_hline(aes(yintercept="mean", color="run", linetype="run"), data=clean, size=0.7)
         + geom_linerange(
             aes(ymin="low", ymax="high"), linetype="solid", alpha=0.45, size=1.6, show_legend=False
         )
         + geom_point(size=1.6)
         + _log_axis(levels, width - 2.4)
         + scale_y_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], minor_breaks=[])
-        + scale_color_manual(values=[INK, BLUE, ORANGE])
-        + scale_linetype_manual(values=["dotted", "solid", "dashed"])
-        + scale_shape_manual(values=["None", "o", "s"])
-        + labs(
-            x="noise level σ",
-            y=f"p({pair.base_answer})",
-            title=_wrap(f"{pair.example}: mean p({pair.base_answer}) by noise", TITLE_SIZE, width),
-            subtitle=_wrapped_lines(
-                [
-                    f"“{pair.base_question}”",
-                    f"mean over all cells and {_draws(rows)}; bars: lowest and highest draw",
-                ],
-                width,
-            ),
-        )
+        + scale_color_manual(values=[INK, BLUE, ORANGE], limits=list(runs))
+        + scale_linetype_manual(values=["dotted", "solid", "dashed"], limits=list(runs))
+        + scale_shape_manual(values=["None", "o", "s"], limits=list(runs))
+        + labs(x="noise level σ", y=f"p({pair.base_answer})")
         + _look()
+        + _frame(
+            width,
+            2.3,
+            title=f"{pair.example}: mean p({pair.base_answer}) by noise",
+            subtitle=[
+                f"“{pair.base_question}”",
+                f"{draws}; bars: lowest and highest draw"
+                if rows["sample"].nunique() > 1
+                else draws,
+            ],
+        )
         + theme(
-            figure_size=(width, 2.6 + LINE_HEIGHT),
             panel_grid_major=element_line(color=HAIRLINE, size=0.4),
             panel_grid_minor=element_blank(),
             legend_title=element_blank(),
@@ -378,9 +383,6 @@ def _maps(cells: pd.DataFrame, title: str, subtitle: list[str], legend: str) -> 
     layers = sorted(cells["layer"].unique())
     strips = list(cells["panel"].cat.categories)
     size = _map_size(len(layers), list(labels.values()), strips, legend)
-    head = _wrap(title, TITLE_SIZE, size.width - 0.2)
-    below = _wrapped_lines(subtitle, size.width - 0.2)
-    lines = head.count("\n") + below.count("\n") + 2
     return (
         ggplot(cells, aes("layer", "position", fill="p"))
         + geom_tile(color=HAIRLINE, size=0.3)
@@ -392,17 +394,18 @@ def _maps(cells: pd.DataFrame, title: str, subtitle: list[str], legend: str) -> 
         + scale_fill_cmap(PALETTE, limits=(0, 1), breaks=TENTHS, labels=_every_second(TENTHS))
         # Not a continuous bar: plotnine sizes that for one resolution, but we save in three.
         + guides(fill=guide_legend(nrow=1))
-        + labs(x="layer", y="position and token", fill=legend, title=head, subtitle=below)
+        + labs(x="layer", y="position and token", fill=legend)
         + _look()
+        + _frame(size.width, size.height, title, subtitle)
         + theme(
-            figure_size=(size.width, size.height + LINE_HEIGHT * lines),
             panel_grid=element_blank(),
             legend_position="bottom",
             legend_text_position="bottom",
             legend_key_width=SWATCH_WIDTH * 72,
             legend_key_height=9,
             legend_key_spacing_x=0,
-            legend_box_spacing=0.015,
+            legend_box_spacing=0.1 / size.width,
+            panel_spacing=FACET_GAP / size.width,
         )
     )
 
@@ -421,22 +424,61 @@ def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) ->
     narrowest = max(
         layers * TILE_WIDTH, 0.1 + max(_text_width(strip, STRIP_SIZE) for strip in strips)
     )
-    room = PAGE_WIDTH - margin + FACET_GAP
-    fitting = max(1, math.floor(room / (narrowest + FACET_GAP)))
-    rows = math.ceil(len(strips) / fitting)
-    # As many facets in the last row as can be.
-    columns = math.ceil(len(strips) / rows)
+    facet_height = len(labels) * TILE_HEIGHT + STRIP_HEIGHT + FACET_GAP
+    columns = _columns(
+        len(strips), narrowest + FACET_GAP, facet_height, PAGE_WIDTH - margin, PAGE_HEIGHT - 1.5
+    )
+    room = (PAGE_WIDTH - margin) / columns - FACET_GAP
     legend_width = 0.4 + _text_width(legend, TEXT_SIZE) + len(TENTHS) * SWATCH_WIDTH
     panel = max(
         narrowest,
-        min(room / columns - FACET_GAP, layers * WIDEST_TILE),
+        min(room, layers * WIDEST_TILE),
         legend_width / columns - FACET_GAP,
     )
     return _MapSize(
         columns=columns,
         width=margin + columns * (panel + FACET_GAP),
-        height=rows * (len(labels) * TILE_HEIGHT + STRIP_HEIGHT + FACET_GAP) + FOOT_HEIGHT,
+        height=math.ceil(len(strips) / columns) * facet_height + FOOT_HEIGHT,
     )
+
+
+def _columns(
+    facets: int, facet_width: float, facet_height: float, page_width: float, page_height: float
+) -> int:
+    """The number of columns with which the facets print largest on one page."""
+
+    def scale(columns: int) -> float:
+        rows = math.ceil(facets / columns)
+        return min(1, page_width / (columns * facet_width), page_height / (rows * facet_height))
+
+    columns = max(range(1, facets + 1), key=lambda count: (round(scale(count), 2), count))
+    rows = math.ceil(facets / columns)
+    # As many facets in the last row as can be.
+    return math.ceil(facets / rows)
+
+
+def _frame(width: float, height: float, title: str, subtitle: list[str]) -> list[Any]:
+    """Title, subtitle and the figure's size: the height is that of what stands below them."""
+    head = _wrap(title, TITLE_SIZE, width - 0.2)
+    below = "\n".join(_wrap(line, TEXT_SIZE, width - 0.2) for line in subtitle)
+    full_height = height + LINE_HEIGHT * (head.count("\n") + below.count("\n") + 2) + 0.2
+    # plotnine multiplies margins between things above one another by width over height.
+    point = full_height / width
+    return [
+        labs(title=head, subtitle=below),
+        theme(
+            figure_size=(width, full_height),
+            plot_title=element_text(size=TITLE_SIZE, ha="left", margin={"b": 5 * point}),
+            plot_subtitle=element_text(
+                size=TEXT_SIZE,
+                color=PALE_INK,
+                ha="left",
+                linespacing=1.3,
+                margin={"b": 7 * point},
+            ),
+            axis_title_x=element_text(margin={"t": 4 * point}),
+        ),
+    ]
 
 
 def _look() -> theme:
@@ -444,18 +486,13 @@ def _look() -> theme:
     return theme_minimal(base_size=TEXT_SIZE, base_family=FONT) + theme(
         dpi=PNG_DPI,
         text=element_text(color=INK),
-        plot_title=element_text(size=TITLE_SIZE, ha="left"),
         plot_title_position="plot",
-        plot_subtitle=element_text(
-            size=TEXT_SIZE, color=PALE_INK, ha="left", linespacing=1.3, margin={"b": 6}
-        ),
         axis_title=element_text(size=TEXT_SIZE),
         axis_text=element_text(size=TICK_SIZE, color=INK),
         strip_text=element_text(size=STRIP_SIZE, color=INK),
         legend_title=element_text(size=TEXT_SIZE),
         legend_text=element_text(size=TICK_SIZE),
         panel_border=element_rect(color=PALE_INK, size=0.5, fill=None),
-        panel_spacing=FACET_GAP / PAGE_WIDTH,
     )
 
 
@@ -575,17 +612,23 @@ def _text_width(text: str, size: float) -> float:
 def _wrap(text: str, size: float, inches: float) -> str:
     """The text broken between words into lines no wider than the inches."""
     lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".lstrip()
+    for piece in (piece for word in text.split() for piece in _pieces(word, size, inches)):
+        longer = f"{lines[-1]} {piece}".lstrip()
         if lines[-1] and _text_width(longer, size) > inches:
-            lines.append(word)
+            lines.append(piece)
         else:
             lines[-1] = longer
     return "\n".join(lines)
 
 
-def _wrapped_lines(paragraphs: list[str], inches: float) -> str:
-    return "\n".join(_wrap(paragraph, TEXT_SIZE, inches) for paragraph in paragraphs)
+def _pieces(word: str, size: float, inches: float) -> list[str]:
+    """The word, cut where it alone would be wider than the inches."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and _text_width(pieces[-1] + letter, size) > inches:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
 
 
 # ---- rows of tables ----------------------------------------------------------------------------
@@ -627,11 +670,6 @@ def _mean_and_range(rows: pd.DataFrame) -> pd.DataFrame:
     draws = rows.groupby(["noise_level", "sample"])["p_base"].mean()
     by_level = draws.groupby("noise_level").agg(mean="mean", low="min", high="max")
     return by_level.reset_index()
-
-
-def _clean(rows: pd.DataFrame, p_clean: float) -> pd.DataFrame:
-    levels = pd.DataFrame({"noise_level": sorted(rows["noise_level"].unique())})
-    return levels.assign(mean=p_clean, low=p_clean, high=p_clean)
 
 
 def _ordered(values: pd.Series, order: list[str]) -> pd.Series:

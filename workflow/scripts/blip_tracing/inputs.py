@@ -134,9 +134,12 @@ def _number_hint(value: object, expected: str) -> str:
     if not isinstance(value, str) or expected not in ("integer", "number"):
         return ""
     try:
-        return f"; write {float(value)!r} without quotes"
+        number = float(value)
     except ValueError:
         return ""
+    if not math.isfinite(number):
+        return ""
+    return f"; write {int(number) if number.is_integer() else number} without quotes"
 
 
 def _check_draws_at(config: dict[str, Any], schema: dict[str, Any], source: str) -> None:

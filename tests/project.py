@@ -1,0 +1,52 @@
+"""A copy of the project in a folder of its own, and Snakemake run in it as a user would."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "README.md", "workflow", "config", "resources", "profiles", "envs")
+
+
+def copy_project(destination: Path) -> Path:
+    """Copy what a fresh clone holds, nothing of what was computed."""
+    destination.mkdir(parents=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(
+                source, destination / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy2(source, destination)
+    return destination
+
+
+def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in the project; standard output and error come back joined."""
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+    return subprocess.run(
+        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+
+
+def run(project: Path, *arguments: str) -> str:
+    """Run Snakemake and fail, showing what it printed, unless it succeeds."""
+    done = snakemake(project, *arguments)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def planned_jobs(project: Path, *arguments: str) -> Counter[str]:
+    """How many jobs of each rule a dry run would start, `all` left out."""
+    printed = run(project, "--dry-run", *arguments)
+    counts = Counter(
+        {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)}
+    )
+    assert counts or "Nothing to be done" in printed, printed
+    for aside in ("all", "total"):
+        counts.pop(aside, None)
+    return counts

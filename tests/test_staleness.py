@@ -1,0 +1,108 @@
+"""Only what is stale is rebuilt: after a finished run, a dry run names exactly those jobs."""
+
+from collections import Counter
+
+import pytest
+from blip_tracing.staleness import code_digest, code_files
+from project import ROOT, planned_jobs, run
+
+pytestmark = pytest.mark.workflow
+
+SCRIPTS = ROOT / "workflow/scripts"
+REPORTS = {"render_baseline": 1, "render_patching": 1, "render_tracing": 1}
+COLLECTIONS = {"collect_baseline": 1, "collect_patching": 1, "collect_tracing": 1}
+EXPERIMENTS = {"answer_baseline": 1, "patch_layer": 1, "trace_noise": 1}
+
+
+def edit(project, path, old, new):
+    """Replace text in a file of the project, which must hold it."""
+    text = (project / path).read_text()
+    assert old in text
+    (project / path).write_text(text.replace(old, new, 1))
+
+
+def append(project, path, text):
+    with (project / path).open("a") as file:
+        file.write(text)
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in run(finished)
+    assert planned_jobs(finished) == Counter()
+
+
+def test_a_comment_in_the_readme_changes_nothing(finished):
+    append(finished, "README.md", "\n<!-- a comment -->\n")
+    assert planned_jobs(finished) == Counter()
+
+
+def test_a_noise_level_reruns_its_jobs_its_collection_and_its_report(finished):
+    edit(finished, "config/config.yaml", "10, 20]", "10, 20, 50]")
+    # The seven levels there were are one job, which stays; the new one is a job of its own.
+    assert planned_jobs(finished) == Counter(trace_noise=1, collect_tracing=1, render_tracing=1)
+
+
+def test_a_row_appended_to_the_sheet_touches_the_last_shard_alone(finished):
+    edit(finished, "config/config.yaml", "shard_size: 16", "shard_size: 4")
+    run(finished)
+    row = "extra\tresources/miniature/images/animal_shirt.png\twhat thing is red\twhat thing is brown"
+    append(finished, "config/examples.tsv", row + "\n")
+    # The picture is an old one, encoded in the first shard: no picture is encoded.
+    assert planned_jobs(finished) == Counter({**EXPERIMENTS, **COLLECTIONS, **REPORTS})
+    run(finished, "--quiet", "all")
+    first = finished / "results/patching/block_input/layers_0-5/0000.csv"
+    second = finished / "results/patching/block_input/layers_0-5/0001.csv"
+    assert first.stat().st_mtime < second.stat().st_mtime
+
+
+@pytest.mark.parametrize("report", ["baseline", "patching", "tracing"])
+def test_a_notebook_reruns_its_report_alone(finished, report):
+    edit(finished, f"workflow/notebooks/{report}.ipynb", "# ", "# A better title: ")
+    assert planned_jobs(finished) == Counter({f"render_{report}": 1})
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("noise", {"trace_noise": 1, "collect_tracing": 1, "render_tracing": 1}),
+        ("figures", REPORTS),
+        (
+            "engine",
+            {**EXPERIMENTS, **COLLECTIONS, **REPORTS},
+        ),
+    ],
+)
+def test_a_module_reruns_exactly_the_rules_that_use_it(finished, module, rules):
+    append(finished, f"workflow/scripts/blip_tracing/{module}.py", "\n# a change\n")
+    assert planned_jobs(finished) == Counter(rules)
+
+
+def test_a_script_reruns_its_rule(finished):
+    append(finished, "workflow/scripts/patch_layer.py", "\n# a change\n")
+    assert planned_jobs(finished) == Counter(patch_layer=1, collect_patching=1, render_patching=1)
+
+
+def test_a_file_touched_but_not_changed_reruns_nothing(finished):
+    (finished / "workflow/scripts/blip_tracing/engine.py").touch()
+    (finished / "workflow/scripts/patch_layer.py").touch()
+    assert planned_jobs(finished) == Counter()
+
+
+def test_the_digest_follows_imports_of_imports():
+    names = {file.name for file in code_files(SCRIPTS / "trace_noise.py")}
+    assert {"trace_noise.py", "noise.py", "shards.py", "model.py", "errors.py"} <= names
+    assert "figures.py" not in names
+
+
+def test_the_digest_reads_a_notebooks_imports():
+    files = code_files(ROOT / "workflow/notebooks/tracing.ipynb")
+    assert "figures.py" in {file.name for file in files}
+
+
+def test_the_digest_is_the_same_for_the_same_content(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import blip_tracing.noise\n")
+    digests = [code_digest.__wrapped__(str(script)) for _ in range(2)]
+    script.write_text("import blip_tracing.tables\n")
+    digests.append(code_digest.__wrapped__(str(script)))
+    assert digests[0] == digests[1] != digests[2]

@@ -1,0 +1,183 @@
+"""The default graph, run for real on the miniature: every cell is the plain loop's."""
+
+import json
+
+import oracle
+import pandas as pd
+import pytest
+import torch
+from blip_tracing.inputs import load_sheet
+from blip_tracing.noise import draw_noise
+from blip_tracing.pictures import open_picture
+from blip_tracing.tables import read_table
+from blip_tracing.tokens import load_tokenizer
+from project import ROOT, run
+from transformers import BlipForQuestionAnswering
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+pytestmark = pytest.mark.workflow
+
+CHECKPOINT = ROOT / "resources/miniature/checkpoint"
+SHEET = load_sheet(ROOT / "config/examples.tsv")
+
+
+class Example:
+    """One row of the default sheet, as the unmodified model sees it."""
+
+    def __init__(self, row, model, processor, tokenizer):
+        picture = open_picture(ROOT / row["image"])
+        self.model = model
+        self.pixels = processor(images=picture, return_tensors="pt")["pixel_values"]
+        self.base = tokenizer.encode(row["base_question"]).ids
+        self.source = tokenizer.encode(row["source_question"]).ids
+        clean = [oracle.answer_logits(model, ids, self.pixels) for ids in (self.base, self.source)]
+        self.answers = [int(logits.argmax()) for logits in clean]
+
+
+@pytest.fixture(scope="module")
+def examples():
+    model = BlipForQuestionAnswering.from_pretrained(CHECKPOINT).eval()
+    processor = BlipImageProcessorPil.from_pretrained(CHECKPOINT)
+    tokenizer = load_tokenizer(CHECKPOINT)
+    return {
+        row["example"]: Example(row, model, processor, tokenizer)
+        for row in SHEET.to_dict("records")
+    }
+
+
+@pytest.fixture(scope="module")
+def tables(default_run):
+    names = ("baseline", "answers", "tokens", "patching", "tracing", "floor")
+    return {name: read_table(default_run / f"results/tables/{name}.csv") for name in names}
+
+
+def assert_agree(rows: pd.DataFrame, truth: torch.Tensor, answers: list[int], roles: list[str]):
+    """Probabilities of the rows' answers within 1e-5 of the truth's logits (rows, V)."""
+    probabilities = truth.softmax(-1)
+    for role, answer in zip(roles, answers, strict=False):
+        found = torch.tensor(rows[f"p_{role}"].to_numpy(), dtype=torch.float32)
+        torch.testing.assert_close(found, probabilities[:, answer], atol=1e-5, rtol=0)
+        found = torch.tensor(rows[f"logit_{role}"].to_numpy(), dtype=torch.float32)
+        torch.testing.assert_close(found, truth[:, answer], atol=1e-3, rtol=0)
+
+
+def test_the_columns_are_the_stable_interface(tables):
+    columns = {name: " ".join(table.columns) for name, table in tables.items()}
+    assert columns["baseline"] == "example role question rank token token_id logit probability"
+    assert columns["patching"] == (
+        "example site layer position token source_token p_base p_source logit_base logit_source"
+    )
+    assert columns["tracing"] == (
+        "example site noise_level sample layer position token p_base logit_base"
+    )
+    assert columns["floor"] == "example noise_level sample p_base logit_base"
+
+
+def test_every_question_has_its_ten_most_likely_tokens(tables, examples):
+    for name, example in examples.items():
+        for role in ("base", "source"):
+            rows = tables["baseline"].query("example == @name and role == @role")
+            logits = oracle.answer_logits(example.model, getattr(example, role), example.pixels)
+            best = logits.topk(10)
+            assert rows["rank"].tolist() == list(range(1, 11))
+            assert rows["token_id"].tolist() == best.indices.tolist()
+            assert rows["logit"].tolist() == pytest.approx(best.values.tolist(), abs=1e-4)
+            expected = logits.softmax(-1)[best.indices].tolist()
+            assert rows["probability"].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_patched_cell_is_the_plain_loops(tables, examples):
+    assert len(tables["patching"]) == sum(6 * len(example.base) for example in examples.values())
+    for (name, site), rows in tables["patching"].groupby(["example", "site"]):
+        example = examples[name]
+        truth = [
+            oracle.patched_logits(
+                example.model, example.base, example.source, example.pixels, site, layer, position
+            )
+            for layer, position in zip(rows["layer"], rows["position"], strict=True)
+        ]
+        assert_agree(rows, torch.stack(truth), example.answers, ["base", "source"])
+
+
+def test_every_traced_cell_is_the_plain_loops(tables, examples):
+    assert len(tables["tracing"]) == 7 * 10 * len(tables["patching"])
+    for (name, site, level), rows in tables["tracing"].groupby(["example", "site", "noise_level"]):
+        example = examples[name]
+        noise = [
+            level * draw_noise(0, name, sample, len(example.base), 64) for sample in range(10)
+        ]
+        truth = [
+            oracle.corrupted_logits(
+                example.model,
+                example.base,
+                example.pixels,
+                noise[sample],
+                restored=(site, layer, position),
+            )
+            for sample, layer, position in zip(
+                rows["sample"], rows["layer"], rows["position"], strict=True
+            )
+        ]
+        assert_agree(rows, torch.stack(truth), example.answers, ["base"])
+
+
+def test_every_floor_is_the_plain_loops(tables, examples):
+    assert len(tables["floor"]) == 7 * 10 * len(examples)
+    for name, rows in tables["floor"].groupby("example"):
+        example = examples[name]
+        truth = [
+            oracle.corrupted_logits(
+                example.model,
+                example.base,
+                example.pixels,
+                level * draw_noise(0, name, sample, len(example.base), 64),
+            )
+            for level, sample in zip(rows["noise_level"], rows["sample"], strict=True)
+        ]
+        assert_agree(rows, torch.stack(truth), example.answers, ["base"])
+
+
+def test_the_map_has_the_published_shape(tables):
+    """High at the noun in the early layers, spread over positions in the last."""
+    rows = tables["patching"].query("example == 'animal_shirt' and site == 'block_input'")
+    table = rows.pivot(index="position", columns="layer", values="p_source")
+    noun = 7
+    assert table.loc[noun, 0] > 0.9
+    assert table.drop(noun)[0].max() < 0.1
+    assert table[5].max() < table.loc[noun, 0]
+
+
+def test_results_say_where_they_come_from(default_run):
+    facts = json.loads((default_run / "results/tables/tracing.provenance.json").read_text())
+    assert facts["model"] == "resources/miniature/checkpoint"
+    assert len(facts["weights_sha256"]) == 64
+    assert (facts["dtype"], facts["seed"]) == ("float32", 0)
+    assert {"device", "commit", "python"} <= facts.keys()
+    assert {"torch", "transformers", "pyvene"} <= facts["packages"].keys()
+
+
+def test_reports_and_figures_are_there(default_run):
+    for report in ("baseline", "patching", "tracing"):
+        for suffix in ("html", "ipynb"):
+            assert (default_run / f"reports/{report}.{suffix}").stat().st_size > 10_000
+    for suffix in ("pdf", "svg", "png"):
+        assert len(list((default_run / "reports/figures").glob(f"*.{suffix}"))) == 6 * len(SHEET)
+
+
+def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path):
+    """One row a shard here, all rows in one shard in the default run."""
+    from project import copy_project
+
+    project = copy_project(tmp_path / "project")
+    config = (project / "config/config.yaml").read_text()
+    config = config.replace("shard_size: 16", "shard_size: 1")
+    config = config.replace("[0.1, 0.5, 1, 2, 5, 10, 20]", "[1, 5]")
+    (project / "config/config.yaml").write_text(config)
+    wanted = ["patching", "tracing", "floor"]
+    run(project, *(f"results/tables/{name}.csv" for name in wanted))
+    for name in wanted:
+        found = read_table(project / f"results/tables/{name}.csv")
+        expected = tables[name]
+        if "noise_level" in expected:
+            expected = expected[expected["noise_level"].isin([1, 5])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
