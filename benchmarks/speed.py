@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from blip_tracing.experiments import patch_layer, run_question, trace_noise
 from blip_tracing.noise import draw_samples
 
 SITE = "block_input"  # what the tutorial's "block_output" was
-NOISE_LEVELS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+NOISE_LEVELS = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
 REPEATS = 10
 TOKENS = 9
 
@@ -147,9 +148,10 @@ def time_tutorial(
     places = [(n * layers // cells, n % TOKENS) for n in range(cells)]
     run_tutorial_patch(model, base, source, 0, 0)  # warm up
     patch = [
-        seconds(lambda p=p: run_tutorial_patch(model, base, source, *p), device) for p in places
+        seconds(partial(run_tutorial_patch, model, base, source, *place), device)
+        for place in places
     ]
-    trace = [seconds(lambda p=p: run_tutorial_trace(model, base, *p), device) for p in places]
+    trace = [seconds(partial(run_tutorial_trace, model, base, *place), device) for place in places]
     return sum(patch) / cells, sum(trace) / cells
 
 
@@ -169,19 +171,15 @@ def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callab
         for layer in range(len(model.blocks)):
             patch_layer(model, kept["memory"], SITE, layer, kept["base"], kept["source"], answers)
 
-    def trace(noise_level: float, samples: int) -> None:
+    def trace(noise_levels: list[float], samples: int) -> None:
         noise = draw_samples(0, "benchmark", samples, TOKENS, model.width)
-        trace_noise(model, kept["memory"], SITE, noise_level, kept["base"], noise, answers[:1])
-
-    def trace_levels() -> None:
-        for level in NOISE_LEVELS:
-            trace(level, 1)
+        trace_noise(model, kept["memory"], SITE, noise_levels, kept["base"], noise, answers[:1])
 
     return {
         "image and clean runs": prepare,
         "patches": patch,
-        "noise levels": trace_levels,
-        "repeats": lambda: trace(1.0, REPEATS),
+        "noise levels": lambda: trace(NOISE_LEVELS, 1),
+        "repeats": lambda: trace([1.0], REPEATS),
     }
 
 
@@ -191,7 +189,7 @@ def product_rate(device: torch.device) -> float:
     for size in (512, 1024, 2048) if device.type == "cpu" else (2048, 4096, 8192):
         left, right = torch.randn(2, size, size, device=device)
         for _ in range(5):
-            best = max(best, 2 * size**3 / seconds(lambda a=left, b=right: a @ b, device))
+            best = max(best, 2 * size**3 / seconds(partial(torch.matmul, left, right), device))
     return best
 
 
@@ -244,8 +242,8 @@ def main() -> None:
 
     rate = product_rate(device)
     stages = run_engine(blip, inputs)
-    for stage in stages.values():  # the first call of a size pays for allocations
-        stage()
+    for work in stages.values():  # the first call of a size pays for allocations
+        work()
     times = {stage: seconds(work, device) for stage, work in stages.items()}
     engine = sum(times.values())
     patch, trace = time_tutorial(blip, inputs, arguments.cells, device)

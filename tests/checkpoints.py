@@ -1,11 +1,8 @@
 """Small random BLIP checkpoints, saved in Hugging Face's layout."""
 
-import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
 from transformers import (
     BertTokenizerFast,
     BlipConfig,
@@ -16,7 +13,24 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "what is the color of animal shirt red brown blue green who where a in front".split()
+WORDS = [
+    "what",
+    "is",
+    "the",
+    "color",
+    "of",
+    "animal",
+    "shirt",
+    "red",
+    "brown",
+    "blue",
+    "green",
+    "who",
+    "where",
+    "a",
+    "in",
+    "front",
+]
 STARTS = ["[DEC]", "[ENC]"]
 
 
@@ -32,6 +46,7 @@ def random_blip(
     layers: int = 3,
     heads: int = 4,
     intermediate: int = 80,
+    positions: int = 32,
     image_size: int = 24,
     patch_size: int = 8,
     initializer_range: float = 0.3,
@@ -49,7 +64,7 @@ def random_blip(
         **shared,
         vocab_size=vocabulary,
         encoder_hidden_size=hidden,
-        max_position_embeddings=32,
+        max_position_embeddings=positions,
         bos_token_id=vocabulary - 2,
         sep_token_id=SPECIAL.index("[SEP]"),
         pad_token_id=SPECIAL.index("[PAD]"),

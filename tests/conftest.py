@@ -1,4 +1,4 @@
-"""Makes the workflow's library importable as its jobs import it, and runs the default graph once."""
+"""Makes the library importable as the jobs import it, and runs the default graph once."""
 
 import sys
 from pathlib import Path

@@ -29,7 +29,12 @@ def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.Comp
     """Run Snakemake in the project; standard output and error come back joined."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
     return subprocess.run(
-        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command,
+        cwd=project,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fetch_model import fetch_model
 
 from blip_tracing.checkpoint import (
     Checkpoint,
@@ -165,6 +167,31 @@ def test_the_miniature_is_a_checkpoint() -> None:
     assert weights_files(directory) == [directory / "model.safetensors"]
 
 
+# --- the rule that fetches it
+
+
+def fetch(directory: Path, source_question: str) -> Checkpoint:
+    sheet = directory.parent / "examples.tsv"
+    sheet.write_text(
+        f"example\timage\tbase_question\tsource_question\none\tx.png\tokapi\t{source_question}\n"
+    )
+    config = {"model": {"layers": 7}, "patching": {"sites": ["block_input"]}}
+    return fetch_model(str(directory), "main", config, str(sheet))
+
+
+def test_a_fetched_model_is_given_once_the_sheet_fits_it(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert fetch(directory, "zebra") == resolve(str(directory), "main")
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert [message.split(", which")[0].split()[-1] for message in said] == ["'okapi'", "'zebra'"]
+
+
+def test_a_sheet_that_does_not_fit_the_fetched_model_stops_the_job(directory: Path) -> None:
+    with pytest.raises(InputError, match="base_question has 3 tokens, source_question 4"):
+        fetch(directory, "zebra okapi")
+
+
 # --- the Hub's cache
 
 
@@ -191,6 +218,7 @@ def resolve_offline(
 import sys
 from blip_tracing.checkpoint import resolve
 from blip_tracing.errors import InputError
+from fetch_model import fetch_model
 try:
     resolve(*sys.argv[1:3]).to_json(sys.argv[3])
 except InputError as error:

@@ -126,6 +126,15 @@ def test_different_failures_share_the_attempts(server: Server, tmp_path: Path) -
     )
 
 
+def test_each_wait_is_twice_the_one_before(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("blip_tracing.downloads.time.sleep", waits.append)
+    refusal(server, ["busy"], tmp_path, attempts=4)
+    assert waits == [TINY_BACKOFF, 2 * TINY_BACKOFF, 4 * TINY_BACKOFF]
+
+
 def test_a_body_cut_short_says_how_much_came(server: Server, tmp_path: Path) -> None:
     message = refusal(server, ["cut"], tmp_path, attempts=1)
     assert message.startswith("the body was cut short (")

@@ -3,11 +3,12 @@
 import oracle
 import pytest
 import torch
+from checkpoints import random_blip
+from pyvene import type_to_dimension_mapping
+
 from blip_tracing.engine import ResumableBlip, intervene, score_answers, state_index
 from blip_tracing.experiments import patch_layer, run_question, trace_noise
 from blip_tracing.noise import draw_noise, draw_samples
-from checkpoints import random_blip
-from pyvene import type_to_dimension_mapping
 
 SITES = ["block_input", "block_output"]
 VOCABULARY = 101
@@ -70,12 +71,12 @@ def test_every_traced_cell_and_the_floor_agree(blip, pixels, runs, site):
     model, memory, base, _ = runs
     noise = draw_samples(3, "example", 2, len(BASE), model.width)
     with torch.inference_mode():
-        floor, cells = trace_noise(model, memory, site, 0.7, base, noise, ANSWERS)
-    for sample in range(2):
-        scaled = 0.7 * noise[sample]
+        floor, cells = trace_noise(model, memory, site, [0.7, 4.0], base, noise, ANSWERS)
+    for index, sample in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        scaled = [0.7, 4.0][index] * noise[sample]
         truth = oracle.corrupted_logits(blip, BASE, pixels, scaled)
         torch.testing.assert_close(
-            floor.probability[sample], probabilities(truth), atol=1e-5, rtol=0
+            floor.probability[index, sample], probabilities(truth), atol=1e-5, rtol=0
         )
         for layer in range(3):
             for position in range(len(BASE)):
@@ -83,7 +84,7 @@ def test_every_traced_cell_and_the_floor_agree(blip, pixels, runs, site):
                     blip, BASE, pixels, scaled, restored=(site, layer, position)
                 )
                 torch.testing.assert_close(
-                    cells.probability[sample, layer, position],
+                    cells.probability[index, sample, layer, position],
                     probabilities(truth),
                     atol=1e-5,
                     rtol=0,
@@ -127,7 +128,7 @@ def test_patching_leaves_the_cached_states_alone(runs):
     with torch.inference_mode():
         for site in SITES:
             patch_layer(model, memory, site, 0, base, source, ANSWERS)
-            trace_noise(model, memory, site, 1.0, base, torch.ones(1, *base[0].shape), ANSWERS)
+            trace_noise(model, memory, site, [1.0], base, torch.ones(1, *base[0].shape), ANSWERS)
     assert torch.equal(before[0], base)
     assert torch.equal(before[1], source)
 
@@ -142,9 +143,9 @@ def test_batches_of_any_size_give_the_same_numbers(pixels, monkeypatch, tokens_a
         memory = model.read_images(images)
         base, _ = run_question(model, memory, BASE)
         noise = draw_samples(0, "example", 5, len(BASE), model.width)
-        expected = trace_noise(model, memory, "block_input", 1.0, base, noise, ANSWERS)
+        expected = trace_noise(model, memory, "block_input", [1.0, 2.0], base, noise, ANSWERS)
         monkeypatch.setattr("blip_tracing.experiments.TOKENS_A_BATCH", tokens_a_batch)
-        found = trace_noise(model, memory, "block_input", 1.0, base, noise, ANSWERS)
+        found = trace_noise(model, memory, "block_input", [1.0, 2.0], base, noise, ANSWERS)
     for part, whole in zip(found, expected, strict=True):
         torch.testing.assert_close(part.logit, whole.logit, atol=1e-6, rtol=0)
 

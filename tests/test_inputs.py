@@ -183,7 +183,10 @@ def test_a_missing_key_is_named_with_its_meaning(path: str, message: str) -> Non
 
 def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
     config = {"modle": SMALLEST["model"], "examples": SMALLEST["examples"]}
-    assert config_refusal(config) == "modle is not a known key; did you mean model?"
+    required_first = {"required": None, **CONFIG_SCHEMA} | {"required": CONFIG_SCHEMA["required"]}
+    for schema in (CONFIG_SCHEMA, required_first):
+        message = refusal(check_config, config, schema, "config.yaml")
+        assert message == "config.yaml: modle is not a known key; did you mean model?"
 
 
 def test_the_level_of_the_draws_matters_only_where_something_is_traced() -> None:
@@ -253,6 +256,13 @@ def test_a_sheet_is_text_in_known_columns_by_its_line_numbers(tmp_path: Path) ->
     assert sheet["base_question"].tolist() == ["what  is it?", 'what is a "shirt"']
     assert sheet["source_question"].tolist() == ["what is she", "null"]
     assert (sheet[["base_answer", "image_sha256"]] == "").all(axis=None)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
+def test_a_line_ends_as_any_editor_ends_it(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "examples.tsv"
+    path.write_bytes(end.join([HEADER, "", GOOD_ROW]).encode())
+    assert load_sheet(path)["source_question"].to_dict() == {3: "what is the shirt"}
 
 
 def test_snakemake_accepts_what_is_loaded_and_leaves_it_alone(tmp_path: Path) -> None:

@@ -37,8 +37,11 @@ def test_everything_that_is_said_lands_in_the_log(
     assert "child\ncry\nfrom below\n" in said
 
 
-def test_afterwards_all_is_as_before(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_afterwards_all_is_as_before(
+    log: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     root = logging.getLogger()
+    caplog.set_level(logging.ERROR)
     before = (root.level, list(root.handlers), sys.stdout, sys.stderr, sys.excepthook)
     with log_to(log):
         print("inside")

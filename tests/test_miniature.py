@@ -146,8 +146,8 @@ def test_nothing_is_cut() -> None:
     for layout in scenes.LAYOUTS:
         for _ in range(200):
             for placed in scenes.random_scene(rng, layout).things:
-                assert 0 <= placed.x - placed.scale and placed.x + placed.scale <= 1
-                assert 0 <= placed.y - placed.scale and placed.y + placed.scale <= 1
+                assert placed.x - placed.scale >= 0 and placed.x + placed.scale <= 1
+                assert placed.y - placed.scale >= 0 and placed.y + placed.scale <= 1
 
 
 def test_unknown_backdrop_is_refused() -> None:

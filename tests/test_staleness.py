@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
-from blip_tracing.staleness import code_digest, code_files
 from project import ROOT, planned_jobs, run
+
+from blip_tracing.staleness import code_digest, code_files
 
 pytestmark = pytest.mark.workflow
 
@@ -45,7 +46,9 @@ def test_a_noise_level_reruns_its_jobs_its_collection_and_its_report(finished):
 def test_a_row_appended_to_the_sheet_touches_the_last_shard_alone(finished):
     edit(finished, "config/config.yaml", "shard_size: 16", "shard_size: 4")
     run(finished)
-    row = "extra\tresources/miniature/images/animal_shirt.png\twhat thing is red\twhat thing is brown"
+    row = (
+        "extra\tresources/miniature/images/animal_shirt.png\twhat thing is red\twhat thing is brown"
+    )
     append(finished, "config/examples.tsv", row + "\n")
     # The picture is an old one, encoded in the first shard: no picture is encoded.
     assert planned_jobs(finished) == Counter({**EXPERIMENTS, **COLLECTIONS, **REPORTS})

@@ -6,14 +6,15 @@ import oracle
 import pandas as pd
 import pytest
 import torch
+from project import ROOT, copy_project, run
+from transformers import BlipForQuestionAnswering
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
 from blip_tracing.inputs import load_sheet
 from blip_tracing.noise import draw_noise
 from blip_tracing.pictures import open_picture
 from blip_tracing.tables import read_table
 from blip_tracing.tokens import load_tokenizer
-from project import ROOT, run
-from transformers import BlipForQuestionAnswering
-from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 pytestmark = pytest.mark.workflow
 
@@ -76,7 +77,8 @@ def test_the_columns_are_the_stable_interface(tables):
 def test_every_question_has_its_ten_most_likely_tokens(tables, examples):
     for name, example in examples.items():
         for role in ("base", "source"):
-            rows = tables["baseline"].query("example == @name and role == @role")
+            asked = tables["baseline"]
+            rows = asked[(asked["example"] == name) & (asked["role"] == role)]
             logits = oracle.answer_logits(example.model, getattr(example, role), example.pixels)
             best = logits.topk(10)
             assert rows["rank"].tolist() == list(range(1, 11))
@@ -103,9 +105,7 @@ def test_every_traced_cell_is_the_plain_loops(tables, examples):
     assert len(tables["tracing"]) == 7 * 10 * len(tables["patching"])
     for (name, site, level), rows in tables["tracing"].groupby(["example", "site", "noise_level"]):
         example = examples[name]
-        noise = [
-            level * draw_noise(0, name, sample, len(example.base), 64) for sample in range(10)
-        ]
+        noise = [level * draw_noise(0, name, sample, len(example.base), 64) for sample in range(10)]
         truth = [
             oracle.corrupted_logits(
                 example.model,
@@ -166,8 +166,6 @@ def test_reports_and_figures_are_there(default_run):
 
 def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path):
     """One row a shard here, all rows in one shard in the default run."""
-    from project import copy_project
-
     project = copy_project(tmp_path / "project")
     config = (project / "config/config.yaml").read_text()
     config = config.replace("shard_size: 16", "shard_size: 1")

@@ -8,7 +8,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
-from blip_tracing.checkpoint import checkpoint_files, is_local
+from blip_tracing.checkpoint import checkpoint_files, is_local, known_directory
 from blip_tracing.errors import InputError
 from blip_tracing.graph import cut, group, noise_label, pictures_of
 from blip_tracing.inputs import (
@@ -39,10 +39,9 @@ def check_machine_and_files(sheet):
     """Check what jobs would otherwise trip over; once, not in every job's own process."""
     check_device(config["device"])
     check_pictures(sheet, config["examples"])
-    if is_local(config["model"]["name"]):
-        for warning in check_against_checkpoint(
-            config, sheet, config["model"]["name"], config["examples"]
-        ):
+    directory = known_directory(**config["model"])
+    if directory:
+        for warning in check_against_checkpoint(config, sheet, directory, config["examples"]):
             logger.warning(warning)
 
 

@@ -5,6 +5,7 @@ tokens, and the clean states from which every intervention resumes.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import torch
@@ -97,25 +98,27 @@ def put_first(table: pd.DataFrame, example: str, columns: list[str]) -> pd.DataF
     ]
 
 
-def main(snakemake) -> None:
+def main(snakemake: Any) -> None:
     """Answer each row of the shard and write its tables and states."""
-    files, params = snakemake.input, snakemake.params
-    session = open_session(files.model, snakemake.config["device"], params.dtype, snakemake.threads)
-    tokenizer = load_tokenizer(session.checkpoint.directory)
-    tables, states = [], {}
-    with torch.inference_mode():
-        for row in params.rows:
-            image = read_image(files.images, row["image"], session.model.device)
-            answered, runs = answer_row(session.model, tokenizer, row, image)
-            tables.append(answered)
-            states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
-    for name in ("baseline", "answers", "tokens"):
-        write_table(pd.concat([answered[name] for answered in tables]), snakemake.output[name])
-    write_tensors(states, snakemake.output.states)
-    facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
-    write_facts(facts, snakemake.output.facts)
+    with log_to(snakemake.log[0]):
+        files, params = snakemake.input, snakemake.params
+        session = open_session(
+            files.model, snakemake.config["device"], params.dtype, snakemake.threads
+        )
+        tokenizer = load_tokenizer(session.checkpoint.directory)
+        tables, states = [], {}
+        with torch.inference_mode():
+            for row in params.rows:
+                image = read_image(files.images, row["image"], session.model.device)
+                answered, runs = answer_row(session.model, tokenizer, row, image)
+                tables.append(answered)
+                states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
+        for name in ("baseline", "answers", "tokens"):
+            write_table(pd.concat([answered[name] for answered in tables]), snakemake.output[name])
+        write_tensors(states, snakemake.output.states)
+        facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
+        write_facts(facts, snakemake.output.facts)
 
 
 if "snakemake" in globals():
-    with log_to(snakemake.log[0]):  # noqa: F821
-        main(snakemake)  # noqa: F821
+    main(globals()["snakemake"])

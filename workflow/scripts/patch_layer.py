@@ -1,5 +1,7 @@
 """Patch every position of some layers, for a shard: source activations into the base run."""
 
+from typing import Any
+
 import pandas as pd
 import torch
 
@@ -31,22 +33,24 @@ def patch_example(model: ResumableBlip, runs: CleanRuns, site: str, layer: int) 
     )
 
 
-def main(snakemake) -> None:
+def main(snakemake: Any) -> None:
     """Patch each example of the shard at one site and some layers."""
-    files, params = snakemake.input, snakemake.params
-    session = open_session(files.model, snakemake.config["device"], params.dtype, snakemake.threads)
-    site, layers = snakemake.wildcards.site, params.layers
-    with torch.inference_mode():
-        tables = [
-            patch_example(session.model, runs, site, layer)
-            for runs in read_clean_runs(session.model, files, params.rows, min(layers))
-            for layer in layers
-        ]
-    write_table(pd.concat(tables), snakemake.output.table)
-    facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
-    write_facts(facts, snakemake.output.facts)
+    with log_to(snakemake.log[0]):
+        files, params = snakemake.input, snakemake.params
+        session = open_session(
+            files.model, snakemake.config["device"], params.dtype, snakemake.threads
+        )
+        site, layers = snakemake.wildcards.site, params.layers
+        with torch.inference_mode():
+            tables = [
+                patch_example(session.model, runs, site, layer)
+                for runs in read_clean_runs(session.model, files, params.rows, min(layers))
+                for layer in layers
+            ]
+        write_table(pd.concat(tables), snakemake.output.table)
+        facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
+        write_facts(facts, snakemake.output.facts)
 
 
 if "snakemake" in globals():
-    with log_to(snakemake.log[0]):  # noqa: F821
-        main(snakemake)  # noqa: F821
+    main(globals()["snakemake"])

@@ -47,7 +47,8 @@ img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; border: 0; font-size: 0.82rem;
   font-variant-numeric: tabular-nums; }
-caption { caption-side: top; text-align: left; padding: 0.3rem 0; color: #595959; }
+caption { caption-side: top; padding: 0.3rem 0; color: #595959;
+  text-align: left; white-space: nowrap; }
 th, td { padding: 0.2rem 0.45rem; border: 0; text-align: right; white-space: nowrap; }
 th { font-weight: 600; }
 th[colspan] { text-align: center; }
@@ -199,8 +200,7 @@ def matplotlib_folder() -> dict[str, str]:
 
     One folder a user is kept between jobs: matplotlib takes seconds to list the fonts anew.
     """
-    home = Path.home()
-    if "MPLCONFIGDIR" in os.environ or os.access(home, os.W_OK):
+    if "MPLCONFIGDIR" in os.environ or os.access(os.environ.get("HOME", ""), os.W_OK):
         return {}
     folder = Path(tempfile.gettempdir(), f"matplotlib-of-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,5 +1,7 @@
 """Trace some noise levels, for a shard: corrupt the input, restore each (layer, position)."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -14,18 +16,23 @@ from blip_tracing.tables import cells_table, write_table
 
 
 def trace_example(
-    model: ResumableBlip, runs: CleanRuns, site: str, noise_level: float, samples: int, seed: int
+    model: ResumableBlip,
+    runs: CleanRuns,
+    site: str,
+    noise_levels: list[float],
+    samples: int,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a (draw, layer, position), and the floor: one row a draw."""
+    """One row a (noise level, draw, layer, position); the floor: one a (noise level, draw)."""
     tokens = len(runs.base_tokens)
     noise = draw_samples(seed, runs.example, samples, tokens, model.width)
     floor, cells = trace_noise(
-        model, runs.memory, site, noise_level, runs.base, noise, runs.answer_ids[:1]
+        model, runs.memory, site, noise_levels, runs.base, noise, runs.answer_ids[:1]
     )
-    axes = {
+    axes: dict[str, list] = {
         "example": [runs.example],
         "site": [site],
-        "noise_level": [noise_level],
+        "noise_level": noise_levels,
         "sample": list(range(samples)),
     }
     traced = cells_table(
@@ -39,26 +46,30 @@ def trace_example(
     )
 
 
-def main(snakemake) -> None:
+def main(snakemake: Any) -> None:
     """Trace each example of the shard at one site and some noise levels."""
-    files, params = snakemake.input, snakemake.params
-    session = open_session(files.model, snakemake.config["device"], params.dtype, snakemake.threads)
-    site = snakemake.wildcards.site
-    with torch.inference_mode():
-        pairs = [
-            trace_example(session.model, runs, site, noise_level, params.samples, params.seed)
-            for runs in read_clean_runs(session.model, files, params.rows)
-            for noise_level in map(float, params.noise_levels)
-        ]
-    traced, floors = zip(*pairs, strict=True)
-    write_table(pd.concat(traced), snakemake.output.table)
-    write_table(pd.concat(floors), snakemake.output.floor)
-    facts = describe_job(
-        session.checkpoint, session.device_name, params.dtype, params.code, seed=params.seed
-    )
-    write_facts(facts, snakemake.output.facts)
+    with log_to(snakemake.log[0]):
+        files, params = snakemake.input, snakemake.params
+        session = open_session(
+            files.model, snakemake.config["device"], params.dtype, snakemake.threads
+        )
+        site, noise_levels = (
+            snakemake.wildcards.site,
+            [float(level) for level in params.noise_levels],
+        )
+        with torch.inference_mode():
+            pairs = [
+                trace_example(session.model, runs, site, noise_levels, params.samples, params.seed)
+                for runs in read_clean_runs(session.model, files, params.rows)
+            ]
+        traced, floors = zip(*pairs, strict=True)
+        write_table(pd.concat(traced), snakemake.output.table)
+        write_table(pd.concat(floors), snakemake.output.floor)
+        facts = describe_job(
+            session.checkpoint, session.device_name, params.dtype, params.code, seed=params.seed
+        )
+        write_facts(facts, snakemake.output.facts)
 
 
 if "snakemake" in globals():
-    with log_to(snakemake.log[0]):  # noqa: F821
-        main(snakemake)  # noqa: F821
+    main(globals()["snakemake"])

@@ -28,6 +28,8 @@ SETTINGS = (
 )
 # A repository on the Hub also holds the same weights for other libraries, each as large again.
 FETCHED = (*SETTINGS, "model*.safetensors", WEIGHTS_INDEX)
+# Where the workflow records the model that it found.
+RECORD = "results/model.json"
 ARCHITECTURE = "BlipForQuestionAnswering"
 # What BLIP takes where config.json leaves a number out.
 DEFAULT_LAYERS = 12
@@ -68,6 +70,20 @@ def is_local(name: str) -> bool:
     A Hub id is `owner/name` or `name`; a directory that exists goes before a Hub id of its name.
     """
     return Path(name).expanduser().is_dir() or name.startswith(".") or not HUB_ID.fullmatch(name)
+
+
+def known_directory(name: str, revision: str, record: str = RECORD, **others: object) -> str:
+    """Where the model lies, as far as can be said without fetching it; "" where it cannot.
+
+    A local directory is known; a Hub model once `record` says where an earlier run found it.
+    """
+    if is_local(name):
+        return name
+    if not Path(record).is_file():
+        return ""
+    found = Checkpoint.from_json(record)
+    same = (found.name, found.revision) == (name, revision)
+    return found.directory if same and Path(found.directory).is_dir() else ""
 
 
 def resolve(name: str, revision: str) -> Checkpoint:

@@ -15,6 +15,7 @@ head width E, patches of an image S, vocabulary V, blocks L.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyvene import (
@@ -28,6 +29,9 @@ from pyvene import (
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import BlipForQuestionAnswering
+
+# A module of transformers: its children are attributes that no type describes.
+Layer = Any
 
 INPUT_HOOK = "register_forward_pre_hook"
 OUTPUT_HOOK = "register_forward_hook"
@@ -47,17 +51,18 @@ class ImageMemory:
 class EncoderBlock(nn.Module):
     """One block of the text encoder; its cross-attention reads keys and values made before."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
     def read_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Project image states (G, S, D) to keys and values, each (G, H, S, E)."""
         attention = self.layer.crossattention.self
-        return tuple(
+        keys, values = (
             split_heads(project(images), attention.num_attention_heads).contiguous()
             for project in (attention.key, attention.value)
         )
+        return keys, values
 
     def forward(
         self, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -75,7 +80,7 @@ class EncoderBlock(nn.Module):
 class AnswerDecoder(nn.Module):
     """The answer decoder at its first position, where its input is [DEC] alone."""
 
-    def __init__(self, decoder: nn.Module, start_token_id: int) -> None:
+    def __init__(self, decoder: Layer, start_token_id: int) -> None:
         super().__init__()
         self.decoder = decoder
         self.start_token_id = start_token_id
@@ -120,7 +125,7 @@ class ResumableBlip(nn.Module):
 
     def read_images(self, images: torch.Tensor, first_layer: int = 0) -> ImageMemory:
         """Project image states (G, S, D) to the keys and values of blocks from `first_layer`."""
-        pairs = [block.read_images(images) for block in self.blocks[first_layer:]]
+        pairs = [block.read_images(images) for block in list(self.blocks)[first_layer:]]
         skipped = [None] * first_layer
         return ImageMemory(
             keys=[*skipped, *(keys for keys, _ in pairs)],
@@ -154,8 +159,8 @@ class ResumableBlip(nn.Module):
         return torch.stack(states), self.decoder(states[-1])
 
 
-# This project's own mapping, at the true width of what flows through the site. (pyvene's BLIP
-# mapping takes `image_text_hidden_size`, 256 where the states are 768 wide, and so patches a third.)
+# This project's own mapping, at the true width of what flows through the site. (pyvene's mapping
+# takes BLIP's `image_text_hidden_size`, 256 where the states are 768 wide: it patches a third.)
 type_to_module_mapping[ResumableBlip] = {
     "block_input": ("blocks[%s]", INPUT_HOOK),
     "block_output": ("block_ends[%s]", OUTPUT_HOOK),
@@ -170,14 +175,12 @@ def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attend_to_itself(attention: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+def attend_to_itself(attention: Layer, hidden: torch.Tensor) -> torch.Tensor:
     """Self-attention (B, D) of a sequence of one token: all weight is on its own value."""
     return attention.output(attention.self.value(hidden), hidden)
 
 
-def attend_to_states(
-    attention: nn.Module, hidden: torch.Tensor, states: torch.Tensor
-) -> torch.Tensor:
+def attend_to_states(attention: Layer, hidden: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """Cross-attention of one query (B, D) to states (B, T, D), without projecting the states.
 
     q · (W h + b) = (Wᵀ q) · h + const, the constant cancels in the softmax, and the weights of

@@ -27,6 +27,10 @@ class Scores:
     probability: torch.Tensor
     logit: torch.Tensor
 
+    def unflatten(self, shape: torch.Size) -> "Scores":
+        """Give the first axis the shape of several."""
+        return Scores(self.probability.unflatten(0, shape), self.logit.unflatten(0, shape))
+
 
 def run_question(
     model: ResumableBlip, memory: ImageMemory, token_ids: list[int]
@@ -65,7 +69,7 @@ def trace_noise(
     model: ResumableBlip,
     memory: ImageMemory,
     site: str,
-    noise_level: float,
+    noise_levels: list[float],
     clean: torch.Tensor,
     noise: torch.Tensor,
     answer_ids: torch.Tensor,
@@ -73,15 +77,18 @@ def trace_noise(
     """Corrupt the first block's input and restore the clean state at each layer and position.
 
     clean: states (L + 1, T, D) of the clean run; noise: standard normal draws (S, T, D), scaled
-    by `noise_level` (σ); answer_ids: (K,). The corrupted run is done once a draw.
-    Returns the scores with nothing restored (S, K), the floor, and restored (S, L, T, K).
+    by each of N `noise_levels` (σ); answer_ids: (K,). A level and draw is corrupted once.
+    Returns the scores with nothing restored (N, S, K), the floor, and restored (N, S, L, T, K).
     """
+    levels = torch.tensor(noise_levels, dtype=clean.dtype, device=clean.device)
+    corrupted = clean[0] + levels[:, None, None, None] * noise.to(clean)
     batches = [
-        trace_batch(model, memory, site, clean, clean[0] + noise_level * draws, answer_ids)
-        for draws in noise.to(clean).split(draws_a_batch(clean.shape[1]))
+        trace_batch(model, memory, site, clean, batch, answer_ids)
+        for batch in corrupted.flatten(0, 1).split(runs_a_batch(clean.shape[1]))
     ]
     floors, cells = zip(*batches, strict=True)
-    return join(floors), join(cells)
+    shape = corrupted.shape[:2]
+    return join(floors).unflatten(shape), join(cells).unflatten(shape)
 
 
 def trace_batch(
@@ -92,7 +99,7 @@ def trace_batch(
     corrupted: torch.Tensor,
     answer_ids: torch.Tensor,
 ) -> tuple[Scores, Scores]:
-    """Trace some draws at once: corrupted first inputs (S, T, D); else as `trace_noise`."""
+    """Trace corrupted first inputs (S, T, D) at once: scores (S, K) and (S, L, T, K)."""
     states, floor_logits = model.run_through(corrupted, memory)
     floor = Scores(*score_answers(floor_logits, answer_ids))
     layers = list(restore_layers(model, memory, site, clean, states, answer_ids))
@@ -119,13 +126,13 @@ def restore_layers(
         yield Scores(*score_answers(logits[0], answer_ids))
 
 
-def draws_a_batch(tokens: int) -> int:
-    """How many draws fit a batch, where each becomes one row of T tokens a position."""
+def runs_a_batch(tokens: int) -> int:
+    """How many corrupted runs fit a batch, where each becomes one row of T tokens a position."""
     return max(1, TOKENS_A_BATCH // tokens**2)
 
 
 def join(scores: tuple[Scores, ...]) -> Scores:
-    """Concatenate scores along the draws."""
+    """Concatenate scores along their first axis."""
     return Scores(
         torch.cat([part.probability for part in scores]), torch.cat([part.logit for part in scores])
     )

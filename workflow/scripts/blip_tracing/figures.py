@@ -307,7 +307,7 @@ def tracing_means(
         + _frame(
             width,
             2.3,
-            title=f"{pair.example}: mean p({pair.base_answer}) by noise",
+            title=f"{pair.example}: mean p({pair.base_answer}) by noise level",
             subtitle=[
                 f"“{pair.base_question}”",
                 f"{draws}; bars: lowest and highest draw"
@@ -372,6 +372,30 @@ def show_heading(text: str, level: int = 2) -> None:
     from IPython.display import HTML, display
 
     display(HTML(f"<h{level}>{escape(text)}</h{level}>"))
+
+
+def show_unknown_words(tokens: pd.DataFrame) -> None:
+    """Show a warning in the notebook that names the words unknown to the tokenizer, if any."""
+    from IPython.display import HTML, display
+
+    unknown = tokens[tokens["unknown"]]
+    if unknown.empty:
+        return
+    asked = unknown.groupby("word", sort=False)["example"].agg(
+        lambda names: ", ".join(names.unique())
+    )
+    display(
+        HTML(
+            "<p><strong>Warning: the tokenizer does not know every word of the questions.</strong>"
+            " The model sees <code>[UNK]</code> in their place, so read the results of these"
+            " examples with care:</p>"
+        ),
+        asked.rename("examples")
+        .to_frame()
+        .rename_axis(None)
+        .style.format(escape="html")
+        .format_index(escape="html"),
+    )
 
 
 # ---- parts of figures --------------------------------------------------------------------------
@@ -468,6 +492,7 @@ def _frame(width: float, height: float, title: str, subtitle: list[str]) -> list
         labs(title=head, subtitle=below),
         theme(
             figure_size=(width, full_height),
+            plot_margin=0.08 / width,
             plot_title=element_text(size=TITLE_SIZE, ha="left", margin={"b": 5 * point}),
             plot_subtitle=element_text(
                 size=TEXT_SIZE,

@@ -209,11 +209,10 @@ def _read_text(path: str) -> str:
 
 def _read_lines(path: str) -> list[tuple[int, list[str]]]:
     """The lines that are not blank: (line number, stripped cells without the empty last ones)."""
-    text = _read_text(path).replace("\r\n", "\n").replace("\r", "\n")
-    reader = csv.reader(io.StringIO(text), delimiter="\t")
+    reader = csv.reader(io.StringIO(_read_text(path), newline=None), delimiter="\t")
     lines = []
     try:
-        for row, cells in _numbered(reader):
+        for row, cells in enumerate(reader, start=1):
             if any("\n" in cell for cell in cells):
                 raise InputError(
                     f"{path}, row {row}: a cell goes on over the line's end; "
@@ -227,14 +226,6 @@ def _read_lines(path: str) -> list[tuple[int, list[str]]]:
             f"{path}, row {reader.line_num}: cannot be read ({error}); mend its quotes"
         ) from error
     return lines
-
-
-def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of the line that each begins on."""
-    first = 1
-    for cells in reader:
-        yield first, cells
-        first = reader.line_num + 1
 
 
 def _without_trailing_blanks(cells: list[str]) -> list[str]:

@@ -45,6 +45,6 @@ def cells_table(axes: dict[str, list], values: dict[str, np.ndarray]) -> pd.Data
     axes: name → labels of that axis, in the order of the arrays' dimensions.
     values: name → array whose shape is the lengths of the axes.
     """
-    index = pd.MultiIndex.from_product(axes.values(), names=list(axes))
+    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
     columns = {name: array.reshape(-1) for name, array in values.items()}
     return pd.DataFrame(columns, index=index).reset_index()
