@@ -1,10 +1,13 @@
 """Makes the library importable as the jobs import it, and runs the default graph once."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+# The small models here gain nothing from threads, which fight over the cores with other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 

@@ -7,15 +7,21 @@ Hooked = torch.utils.hooks.RemovableHandle
 
 
 @torch.inference_mode()
+def image_states(model: BlipForQuestionAnswering, pixels: torch.Tensor) -> torch.Tensor:
+    """The vision model's last states (1, S, D) of one picture (1, 3, height, width)."""
+    return model.vision_model(pixel_values=pixels).last_hidden_state
+
+
+@torch.inference_mode()
 def answer_logits(
-    model: BlipForQuestionAnswering, token_ids: list[int], pixels: torch.Tensor
+    model: BlipForQuestionAnswering, token_ids: list[int], image: torch.Tensor
 ) -> torch.Tensor:
     """Logits (V,) of the first answer token, as `BlipForQuestionAnswering.forward` computes them.
 
-    (That method keeps its decoder's logits to itself, so its three calls stand here.)
+    (That method keeps its decoder's logits to itself, so its three calls stand here and in
+    `image_states`.) image: (1, S, D).
     """
     input_ids = torch.tensor([token_ids])
-    image = model.vision_model(pixel_values=pixels).last_hidden_state
     question = model.text_encoder(
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids),
@@ -33,14 +39,14 @@ def answer_logits(
 def site_states(
     model: BlipForQuestionAnswering,
     token_ids: list[int],
-    pixels: torch.Tensor,
+    image: torch.Tensor,
     site: str,
     layer: int,
 ) -> torch.Tensor:
     """The states (T, D) that flow through a site in a clean run."""
     seen: list[torch.Tensor] = []
     handle = hook(model, site, layer, lambda states: seen.append(states.clone()))
-    answer_logits(model, token_ids, pixels)
+    answer_logits(model, token_ids, image)
     handle.remove()
     return seen[0][0]
 
@@ -72,37 +78,41 @@ def replace(position: int, state: torch.Tensor):
 def patched_logits(
     model: BlipForQuestionAnswering,
     base: list[int],
-    source: list[int],
-    pixels: torch.Tensor,
+    image: torch.Tensor,
     site: str,
     layer: int,
     position: int,
+    state: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits of the base question with the source question's state at one place."""
-    donor = site_states(model, source, pixels, site, layer)
-    handle = hook(model, site, layer, replace(position, donor[position]))
-    logits = answer_logits(model, base, pixels)
+    """Logits of the base question with another run's state (D,) at one place."""
+    handle = hook(model, site, layer, replace(position, state))
+    logits = answer_logits(model, base, image)
     handle.remove()
     return logits
 
 
 def corrupted_logits(
+    model: BlipForQuestionAnswering, question: list[int], image: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """Logits under noise (T, D) on the first block's input, nothing restored: the floor."""
+    handle = hook(model, "block_input", 0, lambda states: states + noise)
+    logits = answer_logits(model, question, image)
+    handle.remove()
+    return logits
+
+
+def restored_logits(
     model: BlipForQuestionAnswering,
     question: list[int],
-    pixels: torch.Tensor,
+    image: torch.Tensor,
     noise: torch.Tensor,
-    restored: tuple[str, int, int] | None = None,
+    site: str,
+    layer: int,
+    position: int,
+    state: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits under noise (T, D) on the first block's input, with one clean state put back.
-
-    restored: (site, layer, position), or None for the floor.
-    """
-    clean = None if restored is None else site_states(model, question, pixels, *restored[:2])
-    handles = [hook(model, "block_input", 0, lambda states: states + noise)]
-    if restored is not None and clean is not None:
-        site, layer, position = restored
-        handles.append(hook(model, site, layer, replace(position, clean[position])))
-    logits = answer_logits(model, question, pixels)
-    for handle in handles:
-        handle.remove()
+    """Logits under the same noise with the clean state (D,) put back at one place."""
+    noisy = hook(model, "block_input", 0, lambda states: states + noise)
+    logits = patched_logits(model, question, image, site, layer, position, state)
+    noisy.remove()
     return logits

@@ -29,11 +29,16 @@ def pixels():
 
 
 @pytest.fixture(scope="module")
-def runs(blip, pixels):
+def image(blip, pixels):
+    return oracle.image_states(blip, pixels)
+
+
+@pytest.fixture(scope="module")
+def runs(blip, image):
     """The resumable model, the image's keys and values, and both clean runs' states."""
     with torch.inference_mode():
         model = ResumableBlip(blip)
-        memory = model.read_images(blip.vision_model(pixel_values=pixels).last_hidden_state)
+        memory = model.read_images(image)
         base, _ = run_question(model, memory, BASE)
         source, _ = run_question(model, memory, SOURCE)
     return model, memory, base, source
@@ -43,22 +48,23 @@ def probabilities(logits):
     return logits.softmax(-1)[..., ANSWERS]
 
 
-def test_a_clean_run_gives_the_models_own_logits(blip, pixels, runs):
+def test_a_clean_run_gives_the_models_own_logits(blip, image, runs):
     model, memory, *_ = runs
     with torch.inference_mode():
         _, logits = run_question(model, memory, BASE)
-    torch.testing.assert_close(logits, oracle.answer_logits(blip, BASE, pixels), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, oracle.answer_logits(blip, BASE, image), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("layer", range(3))
-def test_every_patched_cell_agrees(blip, pixels, runs, site, layer):
+def test_every_patched_cell_agrees(blip, image, runs, site, layer):
     model, memory, base, source = runs
     with torch.inference_mode():
         scores = patch_layer(model, memory, site, layer, base, source, ANSWERS)
+    donor = oracle.site_states(blip, SOURCE, image, site, layer)
     truth = torch.stack(
         [
-            oracle.patched_logits(blip, BASE, SOURCE, pixels, site, layer, position)
+            oracle.patched_logits(blip, BASE, image, site, layer, position, donor[position])
             for position in range(len(BASE))
         ]
     )
@@ -67,21 +73,22 @@ def test_every_patched_cell_agrees(blip, pixels, runs, site, layer):
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_every_traced_cell_and_the_floor_agree(blip, pixels, runs, site):
+def test_every_traced_cell_and_the_floor_agree(blip, image, runs, site):
     model, memory, base, _ = runs
     noise = draw_samples(3, "example", 2, len(BASE), model.width)
     with torch.inference_mode():
         floor, cells = trace_noise(model, memory, site, [0.7, 4.0], base, noise, ANSWERS)
     for index, sample in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         scaled = [0.7, 4.0][index] * noise[sample]
-        truth = oracle.corrupted_logits(blip, BASE, pixels, scaled)
+        truth = oracle.corrupted_logits(blip, BASE, image, scaled)
         torch.testing.assert_close(
             floor.probability[index, sample], probabilities(truth), atol=1e-5, rtol=0
         )
         for layer in range(3):
+            clean = oracle.site_states(blip, BASE, image, site, layer)
             for position in range(len(BASE)):
-                truth = oracle.corrupted_logits(
-                    blip, BASE, pixels, scaled, restored=(site, layer, position)
+                truth = oracle.restored_logits(
+                    blip, BASE, image, scaled, site, layer, position, clean[position]
                 )
                 torch.testing.assert_close(
                     cells.probability[index, sample, layer, position],
@@ -159,7 +166,7 @@ def test_rows_of_several_images_read_their_own(blip, runs):
         hidden = model.embeddings(input_ids=torch.tensor([BASE] * 3))
         _, logits = model.run_through(hidden, together)
     for index in range(3):
-        truth = oracle.answer_logits(blip, BASE, pictures[[index]])
+        truth = oracle.answer_logits(blip, BASE, images[[index]])
         torch.testing.assert_close(logits[index], truth, atol=1e-4, rtol=0)
 
 

@@ -183,7 +183,7 @@ def test_the_same_tables_give_the_same_bytes_in_another_process(tmp_path: Path) 
     )
     first = [file.read_bytes() for file in figures.save_figure(plot, tmp_path / "first")]
     again = [file.read_bytes() for file in figures.save_figure(plot, tmp_path / "again")]
-    script = [sys.executable, "-c", DRAW_AGAIN, SCRIPTS, folder, tmp_path / "other"]
+    script = [sys.executable, "-c", DRAW_AGAIN, *map(str, (SCRIPTS, folder, tmp_path / "other"))]
     subprocess.run(script, check=True)
     other = [(tmp_path / f"other.{kind}").read_bytes() for kind in figures.FORMATS]
     assert first == again

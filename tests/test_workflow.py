@@ -28,11 +28,20 @@ class Example:
     def __init__(self, row, model, processor, tokenizer):
         picture = open_picture(ROOT / row["image"])
         self.model = model
-        self.pixels = processor(images=picture, return_tensors="pt")["pixel_values"]
+        pixels = processor(images=picture, return_tensors="pt")["pixel_values"]
+        self.image = oracle.image_states(model, pixels)
         self.base = tokenizer.encode(row["base_question"]).ids
         self.source = tokenizer.encode(row["source_question"]).ids
-        clean = [oracle.answer_logits(model, ids, self.pixels) for ids in (self.base, self.source)]
+        clean = [oracle.answer_logits(model, ids, self.image) for ids in (self.base, self.source)]
         self.answers = [int(logits.argmax()) for logits in clean]
+
+    def states(self, role, site):
+        """The clean run's states (L, T, D) at a site of every layer."""
+        ids = getattr(self, role)
+        layers = range(len(self.model.text_encoder.encoder.layer))
+        return torch.stack(
+            [oracle.site_states(self.model, ids, self.image, site, layer) for layer in layers]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_every_question_has_its_ten_most_likely_tokens(tables, examples):
         for role in ("base", "source"):
             asked = tables["baseline"]
             rows = asked[(asked["example"] == name) & (asked["role"] == role)]
-            logits = oracle.answer_logits(example.model, getattr(example, role), example.pixels)
+            logits = oracle.answer_logits(example.model, getattr(example, role), example.image)
             best = logits.topk(10)
             assert rows["rank"].tolist() == list(range(1, 11))
             assert rows["token_id"].tolist() == best.indices.tolist()
@@ -92,9 +101,16 @@ def test_every_patched_cell_is_the_plain_loops(tables, examples):
     assert len(tables["patching"]) == sum(6 * len(example.base) for example in examples.values())
     for (name, site), rows in tables["patching"].groupby(["example", "site"]):
         example = examples[name]
+        donor = example.states("source", site)
         truth = [
             oracle.patched_logits(
-                example.model, example.base, example.source, example.pixels, site, layer, position
+                example.model,
+                example.base,
+                example.image,
+                site,
+                layer,
+                position,
+                donor[layer, position],
             )
             for layer, position in zip(rows["layer"], rows["position"], strict=True)
         ]
@@ -105,14 +121,18 @@ def test_every_traced_cell_is_the_plain_loops(tables, examples):
     assert len(tables["tracing"]) == 7 * 10 * len(tables["patching"])
     for (name, site, level), rows in tables["tracing"].groupby(["example", "site", "noise_level"]):
         example = examples[name]
+        clean = example.states("base", site)
         noise = [level * draw_noise(0, name, sample, len(example.base), 64) for sample in range(10)]
         truth = [
-            oracle.corrupted_logits(
+            oracle.restored_logits(
                 example.model,
                 example.base,
-                example.pixels,
+                example.image,
                 noise[sample],
-                restored=(site, layer, position),
+                site,
+                layer,
+                position,
+                clean[layer, position],
             )
             for sample, layer, position in zip(
                 rows["sample"], rows["layer"], rows["position"], strict=True
@@ -129,7 +149,7 @@ def test_every_floor_is_the_plain_loops(tables, examples):
             oracle.corrupted_logits(
                 example.model,
                 example.base,
-                example.pixels,
+                example.image,
                 level * draw_noise(0, name, sample, len(example.base), 64),
             )
             for level, sample in zip(rows["noise_level"], rows["sample"], strict=True)

@@ -129,7 +129,7 @@ class Pool:
         The questions of one scene differ, and there are QUESTIONS_PER_SCENE of them.
         """
         rows = rng.integers(len(self.questions), size=SCENES_PER_BATCH)
-        asked = []
+        asked: list[Question] = []
         for row in rows:
             choices = self.questions[row]
             picks = rng.choice(len(choices), size=QUESTIONS_PER_SCENE, replace=False)

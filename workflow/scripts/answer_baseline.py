@@ -15,8 +15,9 @@ from blip_tracing.engine import ResumableBlip, score_answers
 from blip_tracing.experiments import run_question
 from blip_tracing.logs import log_to
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import ROLES, open_session, read_image, write_tensors
+from blip_tracing.shards import ROLES, open_model
 from blip_tracing.tables import write_table
+from blip_tracing.tensors import read_image, write_tensors
 from blip_tracing.tokens import UNKNOWN, answer_token_id, load_tokenizer, tokenize
 
 TOP = 10
@@ -102,21 +103,21 @@ def main(snakemake: Any) -> None:
     """Answer each row of the shard and write its tables and states."""
     with log_to(snakemake.log[0]):
         files, params = snakemake.input, snakemake.params
-        session = open_session(
+        loaded = open_model(
             files.model, snakemake.config["device"], params.dtype, snakemake.threads
         )
-        tokenizer = load_tokenizer(session.checkpoint.directory)
+        tokenizer = load_tokenizer(loaded.checkpoint.directory)
         tables, states = [], {}
         with torch.inference_mode():
             for row in params.rows:
-                image = read_image(files.images, row["image"], session.model.device)
-                answered, runs = answer_row(session.model, tokenizer, row, image)
+                image = read_image(files.images, row["image"], loaded.model.device)
+                answered, runs = answer_row(loaded.model, tokenizer, row, image)
                 tables.append(answered)
                 states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
         for name in ("baseline", "answers", "tokens"):
             write_table(pd.concat([answered[name] for answered in tables]), snakemake.output[name])
         write_tensors(states, snakemake.output.states)
-        facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
+        facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
         write_facts(facts, snakemake.output.facts)
 
 

@@ -6,7 +6,7 @@ from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.logs import log_to
 from blip_tracing.model import choose_device, encode_pictures, load_model, use_threads
 from blip_tracing.pictures import open_picture, picture_path
-from blip_tracing.shards import write_tensors
+from blip_tracing.tensors import write_tensors
 
 
 def main(snakemake: Any) -> None:

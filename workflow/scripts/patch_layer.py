@@ -9,7 +9,7 @@ from blip_tracing.engine import ResumableBlip
 from blip_tracing.experiments import patch_layer
 from blip_tracing.logs import log_to
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import CleanRuns, open_session, read_clean_runs
+from blip_tracing.shards import CleanRuns, open_model, read_clean_runs
 from blip_tracing.tables import write_table
 
 
@@ -37,18 +37,18 @@ def main(snakemake: Any) -> None:
     """Patch each example of the shard at one site and some layers."""
     with log_to(snakemake.log[0]):
         files, params = snakemake.input, snakemake.params
-        session = open_session(
+        loaded = open_model(
             files.model, snakemake.config["device"], params.dtype, snakemake.threads
         )
         site, layers = snakemake.wildcards.site, params.layers
         with torch.inference_mode():
             tables = [
-                patch_example(session.model, runs, site, layer)
-                for runs in read_clean_runs(session.model, files, params.rows, min(layers))
+                patch_example(loaded.model, runs, site, layer)
+                for runs in read_clean_runs(loaded.model, files, params.rows, min(layers))
                 for layer in layers
             ]
         write_table(pd.concat(tables), snakemake.output.table)
-        facts = describe_job(session.checkpoint, session.device_name, params.dtype, params.code)
+        facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
         write_facts(facts, snakemake.output.facts)
 
 

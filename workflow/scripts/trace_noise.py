@@ -11,7 +11,7 @@ from blip_tracing.experiments import trace_noise
 from blip_tracing.logs import log_to
 from blip_tracing.noise import draw_samples
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import CleanRuns, open_session, read_clean_runs
+from blip_tracing.shards import CleanRuns, open_model, read_clean_runs
 from blip_tracing.tables import cells_table, write_table
 
 
@@ -50,7 +50,7 @@ def main(snakemake: Any) -> None:
     """Trace each example of the shard at one site and some noise levels."""
     with log_to(snakemake.log[0]):
         files, params = snakemake.input, snakemake.params
-        session = open_session(
+        loaded = open_model(
             files.model, snakemake.config["device"], params.dtype, snakemake.threads
         )
         site, noise_levels = (
@@ -59,14 +59,14 @@ def main(snakemake: Any) -> None:
         )
         with torch.inference_mode():
             pairs = [
-                trace_example(session.model, runs, site, noise_levels, params.samples, params.seed)
-                for runs in read_clean_runs(session.model, files, params.rows)
+                trace_example(loaded.model, runs, site, noise_levels, params.samples, params.seed)
+                for runs in read_clean_runs(loaded.model, files, params.rows)
             ]
         traced, floors = zip(*pairs, strict=True)
         write_table(pd.concat(traced), snakemake.output.table)
         write_table(pd.concat(floors), snakemake.output.floor)
         facts = describe_job(
-            session.checkpoint, session.device_name, params.dtype, params.code, seed=params.seed
+            loaded.checkpoint, loaded.device_name, params.dtype, params.code, seed=params.seed
         )
         write_facts(facts, snakemake.output.facts)
 

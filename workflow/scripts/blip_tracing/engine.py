@@ -125,7 +125,8 @@ class ResumableBlip(nn.Module):
 
     def read_images(self, images: torch.Tensor, first_layer: int = 0) -> ImageMemory:
         """Project image states (G, S, D) to the keys and values of blocks from `first_layer`."""
-        pairs = [block.read_images(images) for block in list(self.blocks)[first_layer:]]
+        blocks: list[Any] = list(self.blocks)
+        pairs = [block.read_images(images) for block in blocks[first_layer:]]
         skipped = [None] * first_layer
         return ImageMemory(
             keys=[*skipped, *(keys for keys, _ in pairs)],

@@ -1,25 +1,23 @@
 """What the jobs of a shard hand on: picture states, clean states, tokens and answers."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
 from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.engine import ImageMemory, ResumableBlip
-from blip_tracing.files import written_whole
 from blip_tracing.model import choose_device, load_model, name_device, use_threads
 from blip_tracing.tables import read_table
+from blip_tracing.tensors import read_image
 
 ROLES = ("base", "source")
 
 
 @dataclass(frozen=True)
-class Session:
+class LoadedModel:
     """A model on its device, and the facts that every result of the job carries."""
 
     checkpoint: Checkpoint
@@ -44,28 +42,13 @@ class CleanRuns:
     memory: ImageMemory
 
 
-def open_session(checkpoint_file: str, device: str, dtype: str, threads: int) -> Session:
+def open_model(checkpoint_file: str, device: str, dtype: str, threads: int) -> LoadedModel:
     """Load the model that `checkpoint_file` records, on `threads` CPU threads or a GPU."""
     use_threads(threads)
     checkpoint = Checkpoint.from_json(checkpoint_file)
     chosen = choose_device(device)
     blip = load_model(checkpoint.directory, chosen, dtype)
-    return Session(checkpoint, ResumableBlip(blip), name_device(chosen))
-
-
-def write_tensors(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
-    """Write named tensors as safetensors, whole or not at all."""
-    with written_whole(path) as file:
-        file.write(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
-
-
-def read_image(paths: list[str], image: str, device: torch.device) -> torch.Tensor:
-    """Find one picture's states (S, D) in the files of the picture shards."""
-    for path in paths:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            if image in file.keys():  # noqa: SIM118 (the reader is no mapping)
-                return file.get_tensor(image)
-    raise KeyError(f"{image}: no picture shard holds its states")
+    return LoadedModel(checkpoint, ResumableBlip(blip), name_device(chosen))
 
 
 def read_clean_runs(

@@ -9,7 +9,11 @@ from blip_tracing.files import written_whole
 
 # Nine significant digits give back any float32 exactly.
 FLOAT_FORMAT = "%.9g"
-TEXT_COLUMNS = ("example", "question", "token", "source_token", "word", "answer")
+# What pandas would guess otherwise: an example called 007, a token "1", levels that are all whole.
+TYPES = {
+    **dict.fromkeys(("example", "question", "token", "source_token", "word", "answer"), str),
+    "noise_level": float,
+}
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -20,9 +24,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table that `write_table` wrote; a token such as "null" stays a word."""
-    return pd.read_csv(
-        path, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str), encoding="utf-8"
-    )
+    return pd.read_csv(path, keep_default_na=False, dtype=TYPES, encoding="utf-8")
 
 
 def concatenate(paths: list[str], examples: list[str]) -> pd.DataFrame:
