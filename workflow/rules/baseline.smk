@@ -17,6 +17,10 @@ rule answer_baseline:
         "results/benchmarks/answer_baseline/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
+    resources:
+        gpu=GPUS,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         rows=rows_of,
         dtype=config["model"]["dtype"],

@@ -59,6 +59,8 @@ SHARDS = cut(ROWS, config["shard_size"])
 PICTURE_SHARDS = cut(pictures_of(ROWS), config["shard_size"])
 LAYERS = group(range(config["model"]["layers"]), config["layers_per_job"], str)
 NOISE_LEVELS = group(config["tracing"]["noise_levels"], config["noise_levels_per_job"], noise_label)
+# What a job that runs the model asks a scheduler for.
+GPUS = 0 if config["device"] == "cpu" else 1
 
 
 wildcard_constraints:
@@ -72,6 +74,11 @@ wildcard_constraints:
 def code_of(script):
     """The digest of a script and the modules it uses, which reruns a rule when it changes."""
     return code_digest(str(SCRIPTS / script))
+
+
+def growing(amount):
+    """A resource that grows with each attempt at a job, for profiles that retry."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def rows_of(wildcards):

@@ -52,6 +52,10 @@ rule encode_images:
         "results/benchmarks/encode_images/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
+    resources:
+        gpu=GPUS,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         images=lambda wildcards: PICTURE_SHARDS[wildcards.shard],
         dtype=config["model"]["dtype"],

@@ -17,6 +17,10 @@ rule patch_layer:
         "results/benchmarks/patch_layer/{site}/layers_{layers}/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
+    resources:
+        gpu=GPUS,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         rows=rows_of,
         layers=lambda wildcards: LAYERS[wildcards.layers],

@@ -18,6 +18,10 @@ rule trace_noise:
         "results/benchmarks/trace_noise/{site}/noise_{noise_levels}/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
+    resources:
+        gpu=GPUS,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         rows=rows_of,
         noise_levels=lambda wildcards: NOISE_LEVELS[wildcards.noise_levels],
