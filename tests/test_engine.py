@@ -7,7 +7,13 @@ from checkpoints import random_blip
 from pyvene import type_to_dimension_mapping
 
 from blip_tracing.engine import ResumableBlip, intervene, score_answers, state_index
-from blip_tracing.experiments import patch_layer, run_question, trace_noise
+from blip_tracing.experiments import (
+    in_batches,
+    patch_layer,
+    run_question,
+    trace_batch,
+    trace_noise,
+)
 from blip_tracing.noise import draw_noise, draw_samples
 
 SITES = ["block_input", "block_output"]
@@ -155,6 +161,35 @@ def test_batches_of_any_size_give_the_same_numbers(pixels, monkeypatch, tokens_a
         found = trace_noise(model, memory, "block_input", [1.0, 2.0], base, noise, ANSWERS)
     for part, whole in zip(found, expected, strict=True):
         torch.testing.assert_close(part.logit, whole.logit, atol=1e-6, rtol=0)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_numbers(runs, monkeypatch):
+    model, memory, base, _ = runs
+    noise = draw_samples(0, "example", 5, len(BASE), model.width)
+    with torch.inference_mode():
+        expected = trace_noise(model, memory, "block_input", [1.0, 2.0], base, noise, ANSWERS)
+    sizes = []
+
+    def with_little_memory(*arguments):
+        sizes.append(len(arguments[-1]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("pretended")
+        return trace_batch(*arguments)
+
+    monkeypatch.setattr("blip_tracing.experiments.trace_batch", with_little_memory)
+    with torch.inference_mode():
+        found = trace_noise(model, memory, "block_input", [1.0, 2.0], base, noise, ANSWERS)
+    assert sizes == [10, 5, 2, 2, 2, 2, 2]
+    for part, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(part.probability, whole.probability, atol=1e-5, rtol=0)
+
+
+def test_a_single_row_that_does_not_fit_is_an_error():
+    def never(rows):
+        raise torch.OutOfMemoryError("pretended")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches(never, torch.zeros(4, 1), 4)
 
 
 def test_rows_of_several_images_read_their_own(blip, runs):

@@ -18,14 +18,12 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from snakemake.utils import validate  # type: ignore[import-untyped]
 
-from blip_tracing import inputs
 from blip_tracing.errors import InputError
 from blip_tracing.inputs import (
     COLUMNS,
     REQUIRED_COLUMNS,
     check_against_checkpoint,
     check_config,
-    check_device,
     check_pictures,
     load_sheet,
 )
@@ -464,37 +462,6 @@ def test_a_picture_with_another_checksum_is_named(tmp_path: Path) -> None:
 
 
 # --- the device
-
-
-def test_only_cuda_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "cuda_devices", lambda: 0)
-    check_device("auto")
-    check_device("cpu")
-    assert refusal(check_device, "cuda") == (
-        "device: cuda, but this machine has no CUDA device; set device to auto or cpu"
-    )
-    monkeypatch.setattr(inputs, "cuda_devices", lambda: 2)
-    check_device("cuda")
-
-
-def count_cuda_devices(environment: dict[str, str]) -> int:
-    """What a fresh process counts: the driver looks at the environment once a process."""
-    program = "from blip_tracing.inputs import cuda_devices; print(cuda_devices())"
-    printed = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow/scripts"), **environment},
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    return int(printed.stdout)
-
-
-def test_the_driver_counts_the_devices_that_torch_sees() -> None:
-    torch = pytest.importorskip("torch")
-    assert count_cuda_devices({"CUDA_VISIBLE_DEVICES": ""}) == 0
-    if torch.version.cuda:
-        assert count_cuda_devices({}) == torch.cuda.device_count()
 
 
 # --- the checkpoint

@@ -9,12 +9,12 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
 from blip_tracing.checkpoint import checkpoint_files, is_local, known_directory
+from blip_tracing.devices import check_device
 from blip_tracing.errors import InputError
 from blip_tracing.graph import cut, group, noise_label, pictures_of
 from blip_tracing.inputs import (
     check_against_checkpoint,
     check_config,
-    check_device,
     check_pictures,
     load_sheet,
 )
@@ -37,7 +37,8 @@ def read_inputs():
 
 def check_machine_and_files(sheet):
     """Check what jobs would otherwise trip over; once, not in every job's own process."""
-    check_device(config["device"])
+    if workflow.local_exec:  # a cluster's head node needs no GPU
+        check_device(config["device"])
     check_pictures(sheet, config["examples"])
     directory = known_directory(**config["model"])
     if directory:

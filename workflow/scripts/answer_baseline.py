@@ -101,19 +101,15 @@ def put_first(table: pd.DataFrame, example: str, columns: list[str]) -> pd.DataF
 
 def main(snakemake: Any) -> None:
     """Answer each row of the shard and write its tables and states."""
-    with log_to(snakemake.log[0]):
-        files, params = snakemake.input, snakemake.params
-        loaded = open_model(
-            files.model, snakemake.config["device"], params.dtype, snakemake.threads
-        )
+    files, params = snakemake.input, snakemake.params
+    with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         tokenizer = load_tokenizer(loaded.checkpoint.directory)
         tables, states = [], {}
-        with torch.inference_mode():
-            for row in params.rows:
-                image = read_image(files.images, row["image"], loaded.model.device)
-                answered, runs = answer_row(loaded.model, tokenizer, row, image)
-                tables.append(answered)
-                states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
+        for row in params.rows:
+            image = read_image(files.images, row["image"], loaded.model.device)
+            answered, runs = answer_row(loaded.model, tokenizer, row, image)
+            tables.append(answered)
+            states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
         for name in ("baseline", "answers", "tokens"):
             write_table(pd.concat([answered[name] for answered in tables]), snakemake.output[name])
         write_tensors(states, snakemake.output.states)

@@ -35,18 +35,14 @@ def patch_example(model: ResumableBlip, runs: CleanRuns, site: str, layer: int) 
 
 def main(snakemake: Any) -> None:
     """Patch each example of the shard at one site and some layers."""
-    with log_to(snakemake.log[0]):
-        files, params = snakemake.input, snakemake.params
-        loaded = open_model(
-            files.model, snakemake.config["device"], params.dtype, snakemake.threads
-        )
+    files, params = snakemake.input, snakemake.params
+    with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         site, layers = snakemake.wildcards.site, params.layers
-        with torch.inference_mode():
-            tables = [
-                patch_example(loaded.model, runs, site, layer)
-                for runs in read_clean_runs(loaded.model, files, params.rows, min(layers))
-                for layer in layers
-            ]
+        tables = [
+            patch_example(loaded.model, runs, site, layer)
+            for runs in read_clean_runs(loaded.model, files, params.rows, min(layers))
+            for layer in layers
+        ]
         write_table(pd.concat(tables), snakemake.output.table)
         facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
         write_facts(facts, snakemake.output.facts)

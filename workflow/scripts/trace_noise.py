@@ -48,20 +48,20 @@ def trace_example(
 
 def main(snakemake: Any) -> None:
     """Trace each example of the shard at one site and some noise levels."""
-    with log_to(snakemake.log[0]):
-        files, params = snakemake.input, snakemake.params
-        loaded = open_model(
-            files.model, snakemake.config["device"], params.dtype, snakemake.threads
-        )
-        site, noise_levels = (
-            snakemake.wildcards.site,
-            [float(level) for level in params.noise_levels],
-        )
-        with torch.inference_mode():
-            pairs = [
-                trace_example(loaded.model, runs, site, noise_levels, params.samples, params.seed)
-                for runs in read_clean_runs(loaded.model, files, params.rows)
-            ]
+    files, params = snakemake.input, snakemake.params
+    with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
+        noise_levels = [float(level) for level in params.noise_levels]
+        pairs = [
+            trace_example(
+                loaded.model,
+                runs,
+                snakemake.wildcards.site,
+                noise_levels,
+                params.samples,
+                params.seed,
+            )
+            for runs in read_clean_runs(loaded.model, files, params.rows)
+        ]
         traced, floors = zip(*pairs, strict=True)
         write_table(pd.concat(traced), snakemake.output.table)
         write_table(pd.concat(floors), snakemake.output.floor)

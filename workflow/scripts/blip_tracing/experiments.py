@@ -3,8 +3,11 @@
 Shapes: blocks L, tokens T, width D, noise draws S, answers K.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +21,12 @@ from blip_tracing.engine import (
 
 # Bounds the memory of a batch: BLIP-base's feed-forward states of so many tokens take 200 MB.
 TOKENS_A_BATCH = 16_384
+# Beyond this a GPU is busy all the time, and larger batches gain nothing.
+TOKENS_A_GPU_BATCH = 262_144
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,10 +91,8 @@ def trace_noise(
     """
     levels = torch.tensor(noise_levels, dtype=clean.dtype, device=clean.device)
     corrupted = clean[0] + levels[:, None, None, None] * noise.to(clean)
-    batches = [
-        trace_batch(model, memory, site, clean, batch, answer_ids)
-        for batch in corrupted.flatten(0, 1).split(runs_a_batch(clean.shape[1]))
-    ]
+    trace = partial(trace_batch, model, memory, site, clean, answer_ids)
+    batches = in_batches(trace, corrupted.flatten(0, 1), runs_a_batch(model, clean.shape[1]))
     floors, cells = zip(*batches, strict=True)
     shape = corrupted.shape[:2]
     return join(floors).unflatten(shape), join(cells).unflatten(shape)
@@ -96,8 +103,8 @@ def trace_batch(
     memory: ImageMemory,
     site: str,
     clean: torch.Tensor,
-    corrupted: torch.Tensor,
     answer_ids: torch.Tensor,
+    corrupted: torch.Tensor,
 ) -> tuple[Scores, Scores]:
     """Trace corrupted first inputs (S, T, D) at once: scores (S, K) and (S, L, T, K)."""
     states, floor_logits = model.run_through(corrupted, memory)
@@ -126,9 +133,42 @@ def restore_layers(
         yield Scores(*score_answers(logits[0], answer_ids))
 
 
-def runs_a_batch(tokens: int) -> int:
+def runs_a_batch(model: ResumableBlip, tokens: int) -> int:
     """How many corrupted runs fit a batch, where each becomes one row of T tokens a position."""
-    return max(1, TOKENS_A_BATCH // tokens**2)
+    return max(1, tokens_a_batch(model, tokens) // tokens**2)
+
+
+def tokens_a_batch(model: ResumableBlip, tokens: int) -> int:
+    """How many tokens of questions of T tokens the model's device takes at once."""
+    if model.device.type != "cuda":
+        return TOKENS_A_BATCH
+    free, _ = torch.cuda.mem_get_info(model.device)
+    sizes = model.config.text_config
+    # What a block holds at once: states here and there, feed-forward states; a row's logits.
+    numbers = 8 * sizes.hidden_size + 2 * sizes.intermediate_size + 3 * sizes.vocab_size / tokens
+    return min(TOKENS_A_GPU_BATCH, int(free / 2 / (4 * numbers)))
+
+
+def in_batches(
+    work: Callable[[torch.Tensor], Result], rows: torch.Tensor, size: int
+) -> list[Result]:
+    """Work through rows in batches of `size`, halved when the device's memory runs out.
+
+    Raises torch.OutOfMemoryError when a single row does not fit.
+    """
+    results = []
+    while len(rows):
+        try:
+            results.append(work(rows[:size]))
+        except torch.OutOfMemoryError:
+            size = min(size, len(rows)) // 2
+            if not size:
+                raise
+            torch.cuda.empty_cache()
+            logger.warning("the device's memory ran out: %d runs a batch from here", size)
+        else:
+            rows = rows[size:]
+    return results
 
 
 def join(scores: tuple[Scores, ...]) -> Scores:

@@ -1,4 +1,4 @@
-"""Checks of what a researcher gives: configuration, sheet, pictures, device, checkpoint.
+"""Checks of what a researcher gives: configuration, sheet, pictures, checkpoint.
 
 Light enough to run while the Snakefile is parsed, so that bad input stops before any job starts.
 """
@@ -6,7 +6,6 @@ Light enough to run while the Snakefile is parsed, so that bad input stops befor
 from __future__ import annotations
 
 import csv
-import ctypes
 import difflib
 import io
 import math
@@ -340,32 +339,6 @@ def check_pictures(sheet: pd.DataFrame, sheet_path: str) -> None:
                 f"{where}, image_sha256: the sha256 of {image} is {found}; "
                 "mend the cell or replace the picture"
             )
-
-
-# --- the device
-
-
-def check_device(device: str) -> None:
-    """Check that the machine has what `device: cuda` asks for; auto and cpu always pass.
-
-    Asks the driver, so it neither needs torch nor says whether torch was built for CUDA.
-    Raises InputError when there is no CUDA device.
-    """
-    if device == "cuda" and cuda_devices() == 0:
-        raise InputError(
-            "device: cuda, but this machine has no CUDA device; set device to auto or cpu"
-        )
-
-
-def cuda_devices() -> int:
-    """Number of CUDA devices that the driver shows this process (CUDA_VISIBLE_DEVICES counts)."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    succeeded = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if succeeded else 0
 
 
 # --- the checkpoint

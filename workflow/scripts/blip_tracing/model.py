@@ -1,22 +1,32 @@
 """Load a checkpoint onto a device: the model as Hugging Face made it, and its picture processor."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from PIL import Image
 from transformers import BlipForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
+from blip_tracing.devices import claim_device, cuda_devices, lock_folder
 from blip_tracing.errors import InputError
 
 
-def choose_device(device: str) -> torch.device:
-    """Turn the config's `device` (auto, cpu, cuda) into a torch device.
+@contextmanager
+def use_device(device: str, jobs_per_gpu: int) -> Iterator[torch.device]:
+    """Hold the device that the config's `device` (auto, cpu, cuda) means; wait for a free GPU.
 
     Raises InputError when `cuda` is asked for and torch sees no GPU.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise InputError("device: cuda is asked for, but torch sees no GPU here; set device: auto")
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
+    if device == "cpu" or not available:
+        yield torch.device("cpu")
+        return
+    with claim_device(cuda_devices(), jobs_per_gpu, lock_folder()) as index:
+        torch.cuda.set_device(index)
+        yield torch.device("cuda", index)
 
 
 def use_threads(threads: int) -> None:

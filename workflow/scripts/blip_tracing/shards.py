@@ -1,6 +1,7 @@
 """What the jobs of a shard hand on: picture states, clean states, tokens and answers."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors import safe_open
 
 from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.engine import ImageMemory, ResumableBlip
-from blip_tracing.model import choose_device, load_model, name_device, use_threads
+from blip_tracing.model import load_model, name_device, use_device, use_threads
 from blip_tracing.tables import read_table
 from blip_tracing.tensors import read_image
 
@@ -42,13 +43,14 @@ class CleanRuns:
     memory: ImageMemory
 
 
-def open_model(checkpoint_file: str, device: str, dtype: str, threads: int) -> LoadedModel:
-    """Load the model that `checkpoint_file` records, on `threads` CPU threads or a GPU."""
-    use_threads(threads)
-    checkpoint = Checkpoint.from_json(checkpoint_file)
-    chosen = choose_device(device)
-    blip = load_model(checkpoint.directory, chosen, dtype)
-    return LoadedModel(checkpoint, ResumableBlip(blip), name_device(chosen))
+@contextmanager
+def open_model(job: Any) -> Iterator[LoadedModel]:
+    """Load the model of a job (its `snakemake` object), holding its device while it is used."""
+    use_threads(job.threads)
+    checkpoint = Checkpoint.from_json(job.input.model)
+    with use_device(job.config["device"], job.resources.get("jobs_per_gpu", 1)) as device:
+        blip = load_model(checkpoint.directory, device, job.params.dtype)
+        yield LoadedModel(checkpoint, ResumableBlip(blip), name_device(device))
 
 
 def read_clean_runs(
