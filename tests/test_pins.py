@@ -1,25 +1,119 @@
-"""One place states each version; the environments say the same."""
+"""One place states each version; the environments say the same, and hold what their rules need."""
 
 import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
+from pathlib import Path
 
 import pytest
 import yaml
 from project import ROOT
 
+from blip_tracing.staleness import code_files, source_of
+
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)$", re.MULTILINE)
 REQUIREMENTS = dict(PIN.findall((ROOT / "requirements.txt").read_text()))
 ENVIRONMENTS = {path.stem: path for path in sorted((ROOT / "envs").glob("*.yaml"))}
-SCRIPTS = sorted((ROOT / "workflow/scripts").rglob("*.py"))
+SCRIPTS = ROOT / "workflow/scripts"
+RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk"))]
+DISTRIBUTIONS = packages_distributions()
+
+# Runs no rule: Snakemake is started from it.
+STARTER = "snakemake"
+# Papermill starts this kernel by its name; nothing imports it.
+NAMED_ONLY = {"report": {"ipykernel"}}
+# The rule files read schemas with the library by which Snakemake reads its configuration.
+BROUGHT_BY_SNAKEMAKE = {"pyyaml"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    environment: str
+    code: tuple[Path, ...]
+
+
+def read_rules() -> list[Rule]:
+    """The rules that run a script, as far as their text tells."""
+    rules = []
+    for path in RULE_FILES:
+        for block in re.split(r"^(?=(?:rule|checkpoint) )", path.read_text(), flags=re.MULTILINE):
+            name = re.match(r"\w+ (\w+):", block)
+            environment = re.search(r'conda:\s+"(?:\.\./)+envs/(\w+)\.yaml"', block)
+            script = re.search(r'script:\s+"\.\./scripts/(\w+\.py)"', block)
+            notebooks = re.findall(r'notebook="(workflow/notebooks/\w+\.ipynb)"', block)
+            if name and environment and script:
+                code = (SCRIPTS / script[1], *(ROOT / notebook for notebook in notebooks))
+                rules.append(Rule(name[1], environment[1], code))
+    return rules
+
+
+RULES = read_rules()
 
 
 def pins_of(environment: str) -> dict[str, str]:
     content = yaml.safe_load(ENVIRONMENTS[environment].read_text())
     (pip,) = [part["pip"] for part in content["dependencies"] if isinstance(part, dict)]
     return dict(PIN.findall("\n".join(pip)))
+
+
+def outside_imports(path: Path) -> set[str]:
+    """The modules, neither Python's nor this project's, that a file names in its imports."""
+    if path in RULE_FILES:
+        names = re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
+    else:
+        tree = ast.parse(source_of(path))
+        names = [name for node in ast.walk(tree) for name in imported_names(node)]
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"blip_tracing"}
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module]
+    return []
+
+
+def spelled_alike(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def libraries_of(module: str) -> set[str]:
+    """The libraries on the package index that bring a module: `PIL` comes with pillow."""
+    return {spelled_alike(name) for name in DISTRIBUTIONS.get(module, [module])}
+
+
+def unpinned(files: Iterable[Path], pins: Iterable[str]) -> dict[str, list[str]]:
+    """Modules that no pin brings, each with the files that import it."""
+    known = {spelled_alike(name) for name in pins}
+    missing = defaultdict(list)
+    for path in sorted(files):
+        for module in outside_imports(path):
+            if not libraries_of(module) & known:
+                missing[module].append(str(path.relative_to(ROOT)))
+    return dict(missing)
+
+
+def code_of(rule: Rule) -> set[Path]:
+    """A rule's script and notebook, and the library modules that they come to import."""
+    return {file for path in rule.code for file in code_files(path)}
+
+
+def code_of_the_rule_files() -> set[Path]:
+    """The rule files, and the library modules that reading them comes to import."""
+    imports = re.compile(r"^from (blip_tracing)\.(\w+) import", re.MULTILINE)
+    modules = {
+        SCRIPTS / package / f"{module}.py"
+        for path in RULE_FILES
+        for package, module in imports.findall(path.read_text())
+    }
+    return {*RULE_FILES, *(file for module in modules for file in code_files(module))}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -33,34 +127,66 @@ def test_only_the_model_needs_torch():
     assert [name for name in ENVIRONMENTS if "torch" in pins_of(name)] == ["model"]
 
 
+def test_the_environments_have_one_python():
+    pythons = {
+        part
+        for path in ENVIRONMENTS.values()
+        for part in yaml.safe_load(path.read_text())["dependencies"]
+        if str(part).startswith("python=")
+    }
+    assert len(pythons) == 1
+
+
 def test_what_is_installed_is_what_is_pinned():
     assert {name: version(name).split("+")[0] for name in REQUIREMENTS} == REQUIREMENTS
 
 
 def test_every_library_that_the_code_imports_is_pinned():
-    distributions = packages_distributions()
-    imported = {
-        name.split(".")[0]
-        for path in SCRIPTS
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in imported_names(node)
-    }
-    outside = imported - set(sys.stdlib_module_names) - {"blip_tracing"}
-    missing = {
-        name
-        for name in outside
-        if not {d.lower().replace("-", "_") for d in distributions[name]}
-        & {r.lower().replace("-", "_") for r in REQUIREMENTS}
-    }
-    assert not missing
+    missing = unpinned(SCRIPTS.rglob("*.py"), REQUIREMENTS)
+    assert not missing, f"requirements.txt pins nothing that brings {missing}"
 
 
-def imported_names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        return [node.module]
-    return []
+def test_every_rule_runs_a_script_in_an_environment():
+    text = "\n".join(path.read_text() for path in RULE_FILES)
+    names = set(re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.MULTILINE))
+    assert {rule.name for rule in RULES} == names - {"all"}
+    assert {rule.environment for rule in RULES} == ENVIRONMENTS.keys() - {STARTER}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rules_environment_pins_what_its_code_imports(rule):
+    """Else the job takes it from where Snakemake runs, or fails where that has nothing of it."""
+    missing = unpinned(code_of(rule), pins_of(rule.environment))
+    assert not missing, (
+        f"envs/{rule.environment}.yaml pins nothing that brings {missing}, "
+        f"which rule {rule.name} imports"
+    )
+
+
+def test_snakemakes_environment_pins_what_the_rule_files_import():
+    missing = unpinned(code_of_the_rule_files(), {*pins_of(STARTER), *BROUGHT_BY_SNAKEMAKE})
+    assert not missing, f"envs/{STARTER}.yaml pins nothing that brings {missing}"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_pins_nothing_that_its_code_does_not_import(environment):
+    files = {file for rule in RULES if rule.environment == environment for file in code_of(rule)}
+    files = files or code_of_the_rule_files()
+    used = {
+        library
+        for path in files
+        for module in outside_imports(path)
+        for library in libraries_of(module)
+    }
+    pins = {spelled_alike(name) for name in pins_of(environment)}
+    superfluous = pins - used - NAMED_ONLY.get(environment, set())
+    assert not superfluous, f"envs/{environment}.yaml need not pin {sorted(superfluous)}"
+
+
+def test_reports_have_an_environment_of_their_own():
+    """So that a change of it leaves the experiments alone."""
+    drawn = {rule.name for rule in RULES if rule.environment == "report"}
+    assert drawn == {rule.name for rule in RULES if rule.name.startswith("render_")}
 
 
 def test_no_address_of_a_package_index_is_anywhere():
