@@ -5,13 +5,14 @@ tokens, and the clean states from which every intervention resumes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
 
-from blip_tracing.engine import ResumableBlip, score_answers
+from blip_tracing.engine import ImageMemory, ResumableBlip, score_answers
 from blip_tracing.experiments import run_question
 from blip_tracing.logs import log_to
 from blip_tracing.provenance import describe_job, write_facts
@@ -23,19 +24,27 @@ from blip_tracing.tokens import UNKNOWN, answer_token_id, load_tokenizer, tokeni
 TOP = 10
 
 
-def rank_answers(tokenizer: Tokenizer, logits: torch.Tensor) -> pd.DataFrame:
-    """The most likely first answer tokens from logits (V,), best first."""
-    probabilities, logits = score_answers(logits, torch.arange(len(logits)))
-    best = logits.topk(min(TOP, len(logits))).indices.tolist()
-    return pd.DataFrame(
-        {
-            "rank": range(1, len(best) + 1),
-            "token": [tokenizer.id_to_token(token_id) for token_id in best],
-            "token_id": best,
-            "logit": logits[best].numpy(),
-            "probability": probabilities[best].numpy(),
-        }
-    )
+@dataclass(frozen=True)
+class Answered:
+    """One question's clean run.
+
+    tokens: one row a position; states: (L + 1, T, D); logits: (V,) of the first answer token.
+    """
+
+    role: str
+    question: str
+    tokens: pd.DataFrame
+    states: torch.Tensor
+    logits: torch.Tensor
+
+
+def answer(
+    model: ResumableBlip, memory: ImageMemory, tokenizer: Tokenizer, role: str, question: str
+) -> Answered:
+    """Run one question about one image."""
+    tokens = list_tokens(tokenizer, question)
+    states, logits = run_question(model, memory, tokens["token_id"].tolist())
+    return Answered(role, question, tokens, states, logits)
 
 
 def list_tokens(tokenizer: Tokenizer, question: str) -> pd.DataFrame:
@@ -45,31 +54,36 @@ def list_tokens(tokenizer: Tokenizer, question: str) -> pd.DataFrame:
     return table.assign(unknown=table["token"] == UNKNOWN)
 
 
-def answer_id(tokenizer: Tokenizer, given: str, logits: torch.Tensor) -> int:
-    """The id of the sheet's answer or, where it gives none, of the model's own."""
-    return answer_token_id(tokenizer, given) if given else int(logits.argmax())
-
-
-def answer_row(
-    model: ResumableBlip, tokenizer: Tokenizer, row: Mapping[str, str], image: torch.Tensor
-) -> tuple[dict[str, pd.DataFrame], dict[str, torch.Tensor]]:
-    """Answer both questions of one row about the picture's states (S, D).
-
-    Returns the tables `baseline`, `answers` and `tokens`, and states (L + 1, T, D) a role.
-    """
-    memory = model.read_images(image[None])
-    tokens = {role: list_tokens(tokenizer, row[f"{role}_question"]) for role in ROLES}
-    runs = {role: run_question(model, memory, tokens[role]["token_id"].tolist()) for role in ROLES}
-    logits = torch.stack([runs[role][1] for role in ROLES])
-    ids = [
-        answer_id(tokenizer, row[f"{role}_answer"], role_logits)
-        for role, role_logits in zip(ROLES, logits, strict=True)
-    ]
-    probability, logit = (scores.numpy() for scores in score_answers(logits, torch.tensor(ids)))
-    answers = pd.DataFrame(
+def rank_answers(tokenizer: Tokenizer, answered: Answered) -> pd.DataFrame:
+    """The most likely first answer tokens, best first."""
+    everything = torch.arange(len(answered.logits))
+    probabilities, logits = score_answers(answered.logits, everything)
+    best = logits.topk(min(TOP, len(logits))).indices.tolist()
+    return pd.DataFrame(
         {
-            "role": ROLES,
-            "question": [row[f"{role}_question"] for role in ROLES],
+            "role": answered.role,
+            "question": answered.question,
+            "rank": range(1, len(best) + 1),
+            "token": [tokenizer.id_to_token(token_id) for token_id in best],
+            "token_id": best,
+            "logit": logits[best].numpy(),
+            "probability": probabilities[best].numpy(),
+        }
+    )
+
+
+def score_pair(tokenizer: Tokenizer, pair: list[Answered], given: list[str]) -> pd.DataFrame:
+    """How each of the two runs scores both answers: those of the sheet, else the model's own."""
+    ids = [
+        answer_token_id(tokenizer, word) if word else int(answered.logits.argmax())
+        for answered, word in zip(pair, given, strict=True)
+    ]
+    logits = torch.stack([answered.logits for answered in pair])
+    probability, logit = (scores.numpy() for scores in score_answers(logits, torch.tensor(ids)))
+    return pd.DataFrame(
+        {
+            "role": [answered.role for answered in pair],
+            "question": [answered.question for answered in pair],
             "answer": [tokenizer.id_to_token(token_id) for token_id in ids],
             "answer_id": ids,
             "p_base": probability[:, 0],
@@ -78,25 +92,26 @@ def answer_row(
             "logit_source": logit[:, 1],
         }
     )
-    ranks = [
-        rank_answers(tokenizer, runs[role][1]).assign(role=role, question=row[f"{role}_question"])
-        for role in ROLES
-    ]
-    listed = [tokens[role].assign(role=role) for role in ROLES]
+
+
+def tables_of(
+    tokenizer: Tokenizer, row: Mapping[str, str], pair: list[Answered]
+) -> dict[str, pd.DataFrame]:
+    """One row's part of the tables `baseline`, `answers` and `tokens`."""
     tables = {
-        "baseline": put_first(pd.concat(ranks), row["example"], ["role", "question"]),
-        "answers": put_first(answers, row["example"], ["role"]),
-        "tokens": put_first(pd.concat(listed), row["example"], ["role"]),
+        "baseline": pd.concat([rank_answers(tokenizer, answered) for answered in pair]),
+        "answers": score_pair(tokenizer, pair, [row[f"{role}_answer"] for role in ROLES]),
+        "tokens": pd.concat([put_first(answered.tokens, role=answered.role) for answered in pair]),
     }
-    return tables, {role: runs[role][0] for role in ROLES}
+    return {name: put_first(table, example=row["example"]) for name, table in tables.items()}
 
 
-def put_first(table: pd.DataFrame, example: str, columns: list[str]) -> pd.DataFrame:
-    """The table with `example` and then `columns` in front."""
-    table = table.assign(example=example)
-    return table[
-        ["example", *columns, *table.columns.difference(["example", *columns], sort=False)]
-    ]
+def put_first(table: pd.DataFrame, **column: str) -> pd.DataFrame:
+    """The table with a column of one value in front."""
+    ((name, value),) = column.items()
+    table = table.copy()
+    table.insert(0, name, value)
+    return table
 
 
 def main(snakemake: Any) -> None:
@@ -107,11 +122,15 @@ def main(snakemake: Any) -> None:
         tables, states = [], {}
         for row in params.rows:
             image = read_image(files.images, row["image"], loaded.model.device)
-            answered, runs = answer_row(loaded.model, tokenizer, row, image)
-            tables.append(answered)
-            states.update({f"{row['example']}/{role}": runs[role] for role in ROLES})
+            memory = loaded.model.read_images(image[None])
+            pair = [
+                answer(loaded.model, memory, tokenizer, role, row[f"{role}_question"])
+                for role in ROLES
+            ]
+            tables.append(tables_of(tokenizer, row, pair))
+            states.update({f"{row['example']}/{run.role}": run.states for run in pair})
         for name in ("baseline", "answers", "tokens"):
-            write_table(pd.concat([answered[name] for answered in tables]), snakemake.output[name])
+            write_table(pd.concat([part[name] for part in tables]), snakemake.output[name])
         write_tensors(states, snakemake.output.states)
         facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
         write_facts(facts, snakemake.output.facts)
