@@ -1,5 +1,6 @@
 """A copy of the project in a folder of its own, and Snakemake run in it as a user would."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# A folder with BERT's vocab.txt (30,522 words) and the tutorial's picture, which do not ship.
+BLIP_FILES = Path(os.environ.get("BLIP_VQA_BASE_FILES", "nowhere"))
 PARTS = ("Snakefile", "README.md", "workflow", "config", "resources", "profiles", "envs")
 
 

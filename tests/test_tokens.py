@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from project import BLIP_FILES, ROOT
 from tokenizers import Tokenizer
 
 from blip_tracing.errors import InputError
 from blip_tracing.tokens import answer_token_id, load_tokenizer, tokenize, unknown_words
 
-ROOT = Path(__file__).parents[1]
 MINIATURE = ROOT / "resources/miniature/checkpoint"
-BERT = ROOT.parent / "shared/blip-vqa-base"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = [*SPECIAL, "what", "is", "the", "color", "of", "?", "shirt", "red", "##dish"]
 TRICKY = (
@@ -129,9 +128,9 @@ def test_the_miniature_reads_the_same_tokens(question: str) -> None:
 @pytest.fixture
 def bert_folder(tmp_path: Path) -> Path:
     """BERT's vocabulary as an old checkpoint keeps it: vocab.txt and no tokenizer.json."""
-    if not (BERT / "vocab.txt").is_file():
-        pytest.skip("BERT's vocabulary is not beside the repository")
-    (tmp_path / "vocab.txt").write_bytes((BERT / "vocab.txt").read_bytes())
+    if not (BLIP_FILES / "vocab.txt").is_file():
+        pytest.skip("BLIP_VQA_BASE_FILES names no folder with vocab.txt")
+    (tmp_path / "vocab.txt").write_bytes((BLIP_FILES / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     return tmp_path
 
