@@ -58,10 +58,10 @@ def test_the_image_runs_snakemake_in_the_mounted_folder():
     order = [name for name, _ in read_dockerfile()]
     assert order[0] == "FROM"
     assert order[-3:] == ["WORKDIR", "ENTRYPOINT", "CMD"]
-    assert arguments_of("WORKDIR") == ["/work"]
+    assert arguments_of("WORKDIR") == ["/project"]
     assert json.loads(arguments_of("ENTRYPOINT")[0]) == ["snakemake"]
     assert json.loads(arguments_of("CMD")[0]) == ["--cores", "all"]
-    assert '"$PWD:/work"' in MANUAL
+    assert '"$PWD:/project"' in MANUAL
 
 
 def test_the_apptainer_definition_is_the_dockerfile_again():

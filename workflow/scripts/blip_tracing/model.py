@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -40,7 +41,15 @@ def name_device(device: torch.device) -> str:
 
 
 def load_model(directory: str, device: torch.device, dtype: str) -> BlipForQuestionAnswering:
-    """Load the checkpoint in `directory` for inference, in exact float32 arithmetic if float32."""
+    """Load the checkpoint in `directory` for inference, in exact float32 arithmetic if float32.
+
+    Raises InputError when the directory is gone, as a Hub's cache may be.
+    """
+    if not Path(directory).is_dir():
+        raise InputError(
+            f"{directory}: the model is no longer there; "
+            "fetch it again with snakemake --forcerun fetch_model"
+        )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     transformers_logging.disable_progress_bar()
