@@ -24,7 +24,7 @@ benchmark: .venv/run.stamp
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
 
 .venv/run.stamp: requirements.txt
 	$(PYTHON) -m venv .venv

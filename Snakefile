@@ -23,8 +23,7 @@ include: "workflow/rules/reports.smk"
 rule all:
     default_target: True
     input:
-        collect(
-            "reports/{report}.{suffix}",
-            report=REPORTS,
-            suffix=["html", "ipynb"],
-        ),
+        [collect("results/tables/{table}.csv", table=TABLES[report]) for report in REPORTS],
+        collect("results/tables/{report}.provenance.json", report=REPORTS),
+        collect("reports/{report}.{suffix}", report=REPORTS, suffix=["html", "ipynb"]),
+        [FIGURES[report] for report in REPORTS],

@@ -37,6 +37,7 @@ def project(clean):
         (SHEET, "ball_kite\t", "animal_shirt\t", "row 3 (example 'animal_shirt'), example:"),
         (SHEET, "what is the color of the ball", " ", "base_question: is empty"),
         (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
+        (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for a wildcard"),
     ],
 )
 def test_one_line_names_the_thing_and_no_job_starts(project, path, old, new, message):
@@ -73,6 +74,14 @@ def test_pairs_of_different_lengths_are_refused_unless_nothing_is_patched(projec
     done = snakemake(project, "--dry-run")
     assert done.returncode == 0, done.stdout
     assert "patch_layer" not in done.stdout
+
+
+def test_a_folder_in_the_home_directory_is_found(project, monkeypatch):
+    monkeypatch.setenv("HOME", str(project / "resources/miniature"))
+    config = (project / CONFIG).read_text()
+    (project / CONFIG).write_text(config.replace("resources/miniature/", "~/"))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_gpu_that_is_absent_is_refused(project, monkeypatch):

@@ -67,11 +67,6 @@ def test_a_directory_is_taken_as_it_is(directory: Path) -> None:
     )
 
 
-def test_a_home_directory_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(directory.parent))
-    assert resolve("~/checkpoint", "main").directory == str(directory)
-
-
 def test_a_name_is_a_directory_where_one_is_or_no_hub_id_looks_so(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -528,7 +528,7 @@ def test_the_layers_are_the_checkpoints(checkpoint: Path) -> None:
         ),
         (
             "what is the color of the shirt\twhat is the reddish shirt",
-            ": base_question has 9 tokens, source_question 8, and patching needs as many; "
+            ": base_question has 9 tokens, source_question 8, and patching needs equally many; "
             "reword one, or set patching.sites to [] to trace only",
         ),
     ],

@@ -88,7 +88,16 @@ def test_a_script_reruns_its_rule(finished):
 def test_a_file_touched_but_not_changed_reruns_nothing(finished):
     (finished / "workflow/scripts/blip_tracing/engine.py").touch()
     (finished / "workflow/scripts/patch_layer.py").touch()
+    (finished / "workflow/notebooks/tracing.ipynb").touch()
     assert planned_jobs(finished) == Counter()
+
+
+def test_what_was_deleted_is_made_again(finished):
+    (finished / "results/tables/floor.csv").unlink()
+    assert planned_jobs(finished) == Counter(collect_tracing=1, render_tracing=1)
+    run(finished)
+    (finished / "reports/figures/patching_block_input_hat_box.pdf").unlink()
+    assert planned_jobs(finished) == Counter(render_patching=1)
 
 
 def test_the_digest_follows_imports_of_imports():

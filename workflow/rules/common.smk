@@ -1,5 +1,6 @@
 # What all stages share: checked inputs, the shards, and the digests that make results stale.
 
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def read_inputs():
     schema = yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text())
     check_config(config, schema, " + ".join(map(str, workflow.configfiles)))
     validate(config, str(SCHEMAS / "config.schema.yaml"))
+    if config["model"]["name"].startswith("~"):
+        config["model"]["name"] = str(Path(config["model"]["name"]).expanduser())
     sheet = load_sheet(config["examples"])
     validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
     return sheet
@@ -58,6 +61,10 @@ ROWS = SHEET.to_dict("records")
 EXAMPLES = [row["example"] for row in ROWS]
 SHARDS = cut(ROWS, config["shard_size"])
 PICTURE_SHARDS = cut(pictures_of(ROWS), config["shard_size"])
+REMOTE_PICTURES = {
+    Path(picture_path(row["image"])).name: row for row in reversed(ROWS) if is_url(row["image"])
+}
+MODEL = config["model"]["name"]
 LAYERS = group(range(config["model"]["layers"]), config["layers_per_job"], str)
 NOISE_LEVELS = group(config["tracing"]["noise_levels"], config["noise_levels_per_job"], noise_label)
 # What a job that runs the model asks a scheduler for.
@@ -67,7 +74,7 @@ GPUS = 0 if config["device"] == "cpu" else 1
 wildcard_constraints:
     layers=r"[0-9-]+",
     noise_levels=r"[0-9.e+-]+",
-    picture=r"[^/]+",
+    picture="|".join(map(re.escape, REMOTE_PICTURES)) or "none",
     shard=r"\d+",
     site=r"block_input|block_output",
 

@@ -3,7 +3,7 @@
 
 rule fetch_model:
     input:
-        checkpoint_files(config["model"]["name"]) if is_local(config["model"]["name"]) else [],
+        checkpoint_files(MODEL) if is_local(MODEL) else [],
     output:
         "results/model.json",
     log:
@@ -13,7 +13,7 @@ rule fetch_model:
         "../../envs/tables.yaml"
     params:
         # Functions, since the linter takes a literal for the prefix of an input file.
-        name=lambda wildcards: config["model"]["name"],
+        name=lambda wildcards: MODEL,
         revision=lambda wildcards: config["model"]["revision"],
     message:
         "fetching {params.name} and checking the sheet against it"
@@ -64,8 +64,3 @@ rule encode_images:
         "encoding pictures, shard {wildcards.shard}"
     script:
         "../scripts/encode_images.py"
-
-
-REMOTE_PICTURES = {
-    Path(picture_path(row["image"])).name: row for row in reversed(ROWS) if is_url(row["image"])
-}

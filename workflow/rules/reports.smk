@@ -6,6 +6,24 @@ FORMATS = ["pdf", "svg", "png"]
 SITES = {"patching": config["patching"]["sites"], "tracing": config["tracing"]["sites"]}
 # An experiment without a site has no report.
 REPORTS = ["baseline", *(name for name, sites in SITES.items() if sites)]
+FIGURES = {
+    "baseline": collect(
+        "reports/figures/baseline_{example}.{format}", example=SHOWN, format=FORMATS
+    ),
+    "patching": collect(
+        "reports/figures/patching_{site}_{example}.{format}",
+        site=SITES["patching"],
+        example=SHOWN,
+        format=FORMATS,
+    ),
+    "tracing": collect(
+        "reports/figures/tracing_{kind}_{site}_{example}.{format}",
+        kind=["levels", "means", "draws", "mean"],
+        site=SITES["tracing"],
+        example=SHOWN,
+        format=FORMATS,
+    ),
+}
 
 
 rule render_baseline:
@@ -16,9 +34,7 @@ rule render_baseline:
     output:
         notebook="reports/baseline.ipynb",
         page="reports/baseline.html",
-        figures=collect(
-            "reports/figures/baseline_{example}.{format}", example=SHOWN, format=FORMATS
-        ),
+        figures=FIGURES["baseline"],
     log:
         "results/logs/render_baseline.log",
     benchmark:
@@ -44,12 +60,7 @@ rule render_patching:
     output:
         notebook="reports/patching.ipynb",
         page="reports/patching.html",
-        figures=collect(
-            "reports/figures/patching_{site}_{example}.{format}",
-            site=SITES["patching"],
-            example=SHOWN,
-            format=FORMATS,
-        ),
+        figures=FIGURES["patching"],
     log:
         "results/logs/render_patching.log",
     benchmark:
@@ -75,13 +86,7 @@ rule render_tracing:
     output:
         notebook="reports/tracing.ipynb",
         page="reports/tracing.html",
-        figures=collect(
-            "reports/figures/tracing_{kind}_{site}_{example}.{format}",
-            kind=["levels", "means", "draws", "mean"],
-            site=SITES["tracing"],
-            example=SHOWN,
-            format=FORMATS,
-        ),
+        figures=FIGURES["tracing"],
     log:
         "results/logs/render_tracing.log",
     benchmark:

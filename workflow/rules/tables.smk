@@ -21,6 +21,11 @@ FLOOR_SHARDS = collect(
     noise_levels=NOISE_LEVELS,
     shard=SHARDS,
 )
+TABLES = {
+    "baseline": ["baseline", "answers", "tokens"],
+    "patching": ["patching"],
+    "tracing": ["tracing", "floor"],
+}
 
 
 rule collect_baseline:
@@ -40,7 +45,7 @@ rule collect_baseline:
     conda:
         "../../envs/tables.yaml"
     params:
-        tables=["baseline", "answers", "tokens"],
+        tables=TABLES["baseline"],
         examples=EXAMPLES,
         code=code_of("collect_tables.py"),
     message:
@@ -62,7 +67,7 @@ rule collect_patching:
     conda:
         "../../envs/tables.yaml"
     params:
-        tables=["patching"],
+        tables=TABLES["patching"],
         examples=EXAMPLES,
         code=code_of("collect_tables.py"),
     message:
@@ -86,7 +91,7 @@ rule collect_tracing:
     conda:
         "../../envs/tables.yaml"
     params:
-        tables=["tracing", "floor"],
+        tables=TABLES["tracing"],
         examples=EXAMPLES,
         code=code_of("collect_tables.py"),
     message:

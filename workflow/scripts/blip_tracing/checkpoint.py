@@ -69,7 +69,7 @@ def is_local(name: str) -> bool:
 
     A Hub id is `owner/name` or `name`; a directory that exists goes before a Hub id of its name.
     """
-    return Path(name).expanduser().is_dir() or name.startswith(".") or not HUB_ID.fullmatch(name)
+    return Path(name).is_dir() or name.startswith(".") or not HUB_ID.fullmatch(name)
 
 
 def known_directory(name: str, revision: str, record: str = RECORD, **others: object) -> str:
@@ -93,7 +93,7 @@ def resolve(name: str, revision: str) -> Checkpoint:
     Raises InputError when there is no such model, or its files are incomplete.
     """
     if is_local(name):
-        directory, commit = str(Path(name).expanduser()), ""
+        directory, commit = name, ""
     else:
         directory = fetch_from_hub(name, revision)
         commit = Path(directory).name

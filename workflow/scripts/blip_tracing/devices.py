@@ -4,8 +4,8 @@ Snakemake counts GPUs but assigns none, so jobs that run side by side on one mac
 """
 
 import ctypes
-import getpass
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def device_identity(driver: ctypes.CDLL, index: int) -> str:
 
 def lock_folder() -> Path:
     """Where this user's jobs on this machine keep their locks."""
-    return Path(tempfile.gettempdir()) / f"blip-causal-tracing-{getpass.getuser()}"
+    return Path(tempfile.gettempdir()) / f"blip-causal-tracing-{os.getuid()}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Patching and tracing of BLIP's text encoder: pyvene intervenes, nothing is computed twice.
+"""Patching and tracing of BLIP's text encoder: pyvene intervenes, a job computes nothing twice.
 
 `ResumableBlip` runs the text encoder from any site of any block and decodes the first answer
 token. It works on the weights of an unmodified `BlipForQuestionAnswering`, in its own order:
@@ -12,23 +12,28 @@ Shapes: images G, rows of an image R, rows in all B = G · R, tokens T, width D,
 head width E, patches of an image S, vocabulary V, blocks L.
 """
 
+import io
 import math
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyvene import (
-    IntervenableConfig,
-    IntervenableModel,
-    RepresentationConfig,
-    VanillaIntervention,
-    type_to_dimension_mapping,
-    type_to_module_mapping,
-)
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import BlipForQuestionAnswering
+
+# On import it prints that it would like a library which is not needed here.
+with redirect_stdout(io.StringIO()):
+    from pyvene import (
+        IntervenableConfig,
+        IntervenableModel,
+        RepresentationConfig,
+        VanillaIntervention,
+        type_to_dimension_mapping,
+        type_to_module_mapping,
+    )
 
 # A module of transformers: its children are attributes that no type describes.
 Layer = Any

@@ -146,7 +146,8 @@ def tokens_a_batch(model: ResumableBlip, tokens: int) -> int:
     sizes = model.config.text_config
     # What a block holds at once: states here and there, feed-forward states; a row's logits.
     numbers = 8 * sizes.hidden_size + 2 * sizes.intermediate_size + 3 * sizes.vocab_size / tokens
-    return min(TOKENS_A_GPU_BATCH, int(free / 2 / (4 * numbers)))
+    number = model.embeddings.word_embeddings.weight.element_size()
+    return min(TOKENS_A_GPU_BATCH, int(free / 2 / (number * numbers)))
 
 
 def in_batches(
@@ -164,10 +165,12 @@ def in_batches(
             size = min(size, len(rows)) // 2
             if not size:
                 raise
-            torch.cuda.empty_cache()
-            logger.warning("the device's memory ran out: %d runs a batch from here", size)
         else:
             rows = rows[size:]
+            continue
+        # Out here, since the exception keeps the failed batch's memory as long as it is handled.
+        torch.cuda.empty_cache()
+        logger.warning("the device's memory ran out: %d runs a batch from here", size)
     return results
 
 

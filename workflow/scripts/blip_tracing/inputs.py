@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from blip_tracing.checkpoint import CONFIG, text_layers, text_positions
 from blip_tracing.errors import InputError
 from blip_tracing.files import sha256_of
-from blip_tracing.pictures import identify_picture, is_url
+from blip_tracing.pictures import identify_picture, is_url, picture_path
 from blip_tracing.tokens import answer_token_id, load_tokenizer, tokenize, unknown_words
 
 REQUIRED_COLUMNS = ("example", "image", "base_question", "source_question")
@@ -267,6 +267,10 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
         for column in REQUIRED_COLUMNS:
             if not record[column]:
                 raise InputError(f"{where}, {column}: is empty; fill it in or remove the row")
+        if re.search("[{}]", picture_path(record["image"])):
+            raise InputError(
+                f"{where}, image: Snakemake takes {{ and }} in a path for a wildcard; rename the file"
+            )
         _check_name(record["example"], row, row_of_name, where)
         _check_checksum(record, row, checksum_of_image, where)
 
@@ -393,7 +397,7 @@ def _check_lengths(
     if patched and base != source:
         raise InputError(
             f"{where}: base_question has {base} tokens, source_question {source}, and patching "
-            "needs as many; reword one, or set patching.sites to [] to trace only"
+            "needs equally many; reword one, or set patching.sites to [] to trace only"
         )
 
 

@@ -8,7 +8,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blip_tracing.errors import InputError
 
@@ -40,19 +40,31 @@ def identify_picture(path: str | os.PathLike[str]) -> None:
 
 
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A picture as RGB, all of its pixels decoded and its file closed.
+    """A picture's first frame as a viewer shows it, in RGB, decoded whole and its file closed.
+
+    Upright as its EXIF says, transparent parts on white, 16 bits a channel scaled to 8.
 
     Raises InputError naming the file when it is missing, unreadable, no picture or cut short.
     """
     with _open(path) as picture:
         try:
-            return picture.convert("RGB")
+            return _as_shown(picture)
         # Pillow's decoders report damage with any of these, by format.
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise InputError(
                 f"{os.fspath(path)}: the picture is cut short or damaged "
                 f"({_one_line(error)}); replace the file"
             ) from error
+
+
+def _as_shown(picture: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip to white
+        upright = upright.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if upright.has_transparency_data:
+        page = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(page, upright.convert("RGBA"))
+    return upright.convert("RGB")
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
