@@ -37,7 +37,7 @@ def project(clean):
         (SHEET, "ball_kite\t", "animal_shirt\t", "row 3 (example 'animal_shirt'), example:"),
         (SHEET, "what is the color of the ball", " ", "base_question: is empty"),
         (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
-        (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for a wildcard"),
+        (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for wildcards"),
     ],
 )
 def test_one_line_names_the_thing_and_no_job_starts(project, path, old, new, message):

@@ -219,3 +219,29 @@ def test_a_job_without_a_home_keeps_one_font_list_for_the_next(
 def test_a_folder_too_long_for_a_socket_leaves_the_kernel_on_tcp() -> None:
     assert render_report.kernel_settings("/tmp/report-1").KernelManager.transport == "ipc"
     assert "transport" not in render_report.kernel_settings("/" + "x" * 100).KernelManager
+
+
+def render_patching(folder: Path, answers: Any) -> str:
+    """The patching page of synthetic tables with these answers instead."""
+    tables = write_tables(folder / "tables")
+    answers.to_csv(tables / "answers.csv", index=False)
+    parameters = {
+        "tables": str(tables),
+        "figures": str(folder),
+        "scripts": str(WORKFLOW / "scripts"),
+    }
+    page = folder / "page.html"
+    render_report.render(NOTEBOOKS / "patching.ipynb", parameters, folder / "out.ipynb", page)
+    return page.read_text()
+
+
+def test_an_example_with_nothing_to_turn_does_not_count(tmp_path: Path) -> None:
+    """Its base run, unpatched, already prefers the source answer."""
+    answers = read_table(write_tables(tmp_path / "first") / "answers.csv")
+    examples = answers["example"].nunique()
+    turned = answers.copy()
+    row = (turned["example"] == EXAMPLE) & (turned["role"] == "base")
+    turned.loc[row, ["p_base", "p_source"]] = [0.1, 0.9]
+    assert f"{examples - 1} of {examples} examples count" in render_patching(tmp_path, turned)
+    answers["answer_id"] = 7
+    assert f"0 of {examples} examples count" in render_patching(tmp_path, answers)

@@ -269,7 +269,7 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
                 raise InputError(f"{where}, {column}: is empty; fill it in or remove the row")
         if re.search("[{}]", picture_path(record["image"])):
             raise InputError(
-                f"{where}, image: Snakemake takes {{ and }} in a path for a wildcard; rename the file"
+                f"{where}, image: Snakemake takes {{ and }} in a path for wildcards; rename it"
             )
         _check_name(record["example"], row, row_of_name, where)
         _check_checksum(record, row, checksum_of_image, where)
