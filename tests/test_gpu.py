@@ -29,7 +29,8 @@ def trace(device: str, dtype: str = "float32") -> list[torch.Tensor]:
     with torch.inference_mode():
         blip = load_model(CHECKPOINT, torch.device(device), dtype)
         model = ResumableBlip(blip)
-        memory = model.read_images(encode_pictures(blip, CHECKPOINT, [open_picture(PICTURE)]))
+        (image,) = encode_pictures(blip, CHECKPOINT, [open_picture(PICTURE)])
+        memory = model.read_images(image[None])
         base, source = (
             run_question(model, memory, tokenizer.encode(question).ids)[0] for question in asked
         )

@@ -2,25 +2,19 @@
 
 from typing import Any
 
-from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.logs import log_to
-from blip_tracing.model import encode_pictures, load_model, use_device, use_threads
+from blip_tracing.model import encode_pictures, model_of
 from blip_tracing.pictures import open_picture, picture_path
 from blip_tracing.tensors import write_tensors
 
 
 def main(snakemake: Any) -> None:
     """Write states (S, D) under each picture's name in the sheet."""
-    places = snakemake.resources.get("jobs_per_gpu", 1)
-    with log_to(snakemake.log[0]), use_device(snakemake.config["device"], places) as device:
-        use_threads(snakemake.threads)
-        directory = Checkpoint.from_json(snakemake.input.model).directory
-        model = load_model(directory, device, snakemake.params.dtype)
-        states = {
-            image: encode_pictures(model, directory, [open_picture(picture_path(image))])[0]
-            for image in snakemake.params.images
-        }
-        write_tensors(states, snakemake.output[0])
+    images = snakemake.params.images
+    with log_to(snakemake.log[0]), model_of(snakemake) as (checkpoint, model):
+        pictures = (open_picture(picture_path(image)) for image in images)
+        states = encode_pictures(model, checkpoint.directory, pictures)
+        write_tensors(dict(zip(images, states, strict=True)), snakemake.output[0])
 
 
 if "snakemake" in globals():

@@ -1,14 +1,16 @@
 """Load a checkpoint onto a device: the model as Hugging Face made it, and its picture processor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from transformers import BlipForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
+from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.devices import claim_device, cuda_devices, lock_folder
 from blip_tracing.errors import InputError
 
@@ -59,18 +61,29 @@ def load_model(directory: str, device: torch.device, dtype: str) -> BlipForQuest
     return model.to(device).eval()
 
 
+@contextmanager
+def model_of(job: Any) -> Iterator[tuple[Checkpoint, BlipForQuestionAnswering]]:
+    """Load the model of a job (its `snakemake` object), holding its device while it is used."""
+    use_threads(job.threads)
+    checkpoint = Checkpoint.from_json(job.input.model)
+    with use_device(job.config["device"], job.resources.get("jobs_per_gpu", 1)) as device:
+        yield checkpoint, load_model(checkpoint.directory, device, job.params.dtype)
+
+
 def encode_pictures(
-    model: BlipForQuestionAnswering, directory: str, pictures: list[Image.Image]
-) -> torch.Tensor:
-    """Encode RGB pictures to the vision model's last states (N, S, D).
+    model: BlipForQuestionAnswering, directory: str, pictures: Iterable[Image.Image]
+) -> list[torch.Tensor]:
+    """Encode RGB pictures, one at a time, to the vision model's last states (S, D) each.
 
     The processor is the Pillow one, which the tutorial's numbers were made with.
     """
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     processor = BlipImageProcessorPil.from_pretrained(directory, local_files_only=True)
-    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    states = []
     with torch.inference_mode():
-        return model.vision_model(
-            pixel_values=pixels.to(model.device, model.dtype)
-        ).last_hidden_state
+        for picture in pictures:
+            pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+            encoded = model.vision_model(pixel_values=pixels.to(model.device, model.dtype))
+            states.append(encoded.last_hidden_state[0])
+    return states

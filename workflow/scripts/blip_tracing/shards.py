@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.engine import ImageMemory, ResumableBlip
-from blip_tracing.model import load_model, name_device, use_device, use_threads
+from blip_tracing.model import model_of, name_device
 from blip_tracing.tables import read_table
 from blip_tracing.tensors import read_image
 
@@ -45,12 +45,9 @@ class CleanRuns:
 
 @contextmanager
 def open_model(job: Any) -> Iterator[LoadedModel]:
-    """Load the model of a job (its `snakemake` object), holding its device while it is used."""
-    use_threads(job.threads)
-    checkpoint = Checkpoint.from_json(job.input.model)
-    with use_device(job.config["device"], job.resources.get("jobs_per_gpu", 1)) as device:
-        blip = load_model(checkpoint.directory, device, job.params.dtype)
-        yield LoadedModel(checkpoint, ResumableBlip(blip), name_device(device))
+    """Make a job's model resumable, holding its device while it is used."""
+    with model_of(job) as (checkpoint, blip):
+        yield LoadedModel(checkpoint, ResumableBlip(blip), name_device(blip.device))
 
 
 def read_clean_runs(
