@@ -16,6 +16,7 @@ include: "workflow/rules/fetch.smk"
 include: "workflow/rules/baseline.smk"
 include: "workflow/rules/patching.smk"
 include: "workflow/rules/tracing.smk"
+include: "workflow/rules/effects.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/reports.smk"
 
@@ -23,7 +24,7 @@ include: "workflow/rules/reports.smk"
 rule all:
     default_target: True
     input:
-        [collect("results/tables/{table}.csv", table=TABLES[report]) for report in REPORTS],
-        collect("results/tables/{report}.provenance.json", report=REPORTS),
+        [table(name) for group in COLLECTED for name in TABLES[group]],
+        collect("results/tables/{group}.provenance.json", group=COLLECTED),
         collect("reports/{report}.{suffix}", report=REPORTS, suffix=["html", "ipynb"]),
         [FIGURES[report] for report in REPORTS],

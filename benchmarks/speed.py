@@ -33,7 +33,13 @@ from transformers import BlipConfig, BlipForQuestionAnswering, BlipTextConfig, B
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 from blip_tracing.engine import INPUT_HOOK, ResumableBlip
-from blip_tracing.experiments import patch_layer, run_question, trace_noise
+from blip_tracing.experiments import (
+    Batch,
+    check_patches,
+    patch_layer,
+    run_question,
+    trace_noise,
+)
 from blip_tracing.noise import draw_samples
 
 SITE = "block_input"  # what the tutorial's "block_output" was
@@ -158,22 +164,25 @@ def time_tutorial(
 def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callable[[], object]]:
     """The engine's stages, in order, as calls that share their results."""
     model = ResumableBlip(blip)
-    answers = torch.tensor([0, 1])
     kept: dict = {}
 
     def prepare() -> None:
         image = blip.vision_model(pixel_values=inputs["pixels"]).last_hidden_state
-        kept["memory"] = model.read_images(image)
-        for role in ("base", "source"):
-            kept[role], _ = run_question(model, kept["memory"], inputs[role][0].tolist())
+        memory = model.read_images(image)
+        states = {
+            role: run_question(model, memory, inputs[role][0].tolist())[0][None]
+            for role in ("base", "source")
+        }
+        kept["batch"] = Batch(["benchmark"], memory, states, torch.tensor([[0, 1]]))
 
     def patch() -> None:
         for layer in range(len(model.blocks)):
-            patch_layer(model, kept["memory"], SITE, layer, kept["base"], kept["source"], answers)
+            patch_layer(model, kept["batch"], SITE, layer)
+            check_patches(model, kept["batch"], SITE, layer)
 
     def trace(noise_levels: list[float], samples: int) -> None:
         noise = draw_samples(0, "benchmark", samples, TOKENS, model.width)
-        trace_noise(model, kept["memory"], SITE, noise_levels, kept["base"], noise, answers[:1])
+        trace_noise(model, kept["batch"], SITE, noise_levels, noise[None])
 
     return {
         "image and clean runs": prepare,

@@ -5,7 +5,13 @@ import torch
 from project import ROOT
 
 from blip_tracing.engine import ResumableBlip
-from blip_tracing.experiments import patch_layer, run_question, tokens_a_batch, trace_noise
+from blip_tracing.experiments import (
+    Batch,
+    patch_layer,
+    run_question,
+    tokens_a_batch,
+    trace_noise,
+)
 from blip_tracing.model import encode_pictures, load_model
 from blip_tracing.noise import draw_samples
 from blip_tracing.pictures import open_picture
@@ -35,13 +41,15 @@ def trace(device: str, dtype: str = "float32") -> list[torch.Tensor]:
             run_question(model, memory, tokenizer.encode(question).ids)[0] for question in asked
         )
         noise = draw_samples(0, "animal_shirt", 10, base.shape[1], model.width)
+        states = {"base": base[None], "source": source[None]}
+        batch = Batch(["animal_shirt"], memory, states, ids[None])
         patched = [
-            patch_layer(model, memory, site, layer, base, source, ids).probability
+            patch_layer(model, batch, site, layer).probability
             for site in ("block_input", "block_output")
             for layer in range(len(model.blocks))
         ]
-        floor, cells = trace_noise(model, memory, "block_input", LEVELS, base, noise, ids)
-    return [torch.stack(patched), floor.probability, cells.probability]
+        traced = trace_noise(model, batch, "block_input", LEVELS, noise[None])
+    return [torch.stack(patched), traced.floor.probability, traced.cells.probability]
 
 
 def test_a_gpu_gives_the_cpus_probabilities_within_one_in_ten_thousand():

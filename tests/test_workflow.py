@@ -57,7 +57,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def tables(default_run):
-    names = ("baseline", "answers", "tokens", "patching", "tracing", "floor")
+    names = ("baseline", "answers", "tokens", "patching", "tracing", "floor", "controls")
     return {name: read_table(default_run / f"results/tables/{name}.csv") for name in names}
 
 
@@ -78,9 +78,12 @@ def test_the_columns_are_the_stable_interface(tables):
         "example site layer position token source_token p_base p_source logit_base logit_source"
     )
     assert columns["tracing"] == (
-        "example site noise_level sample layer position token p_base logit_base"
+        "example site noise_level sample layer position token "
+        "p_base logit_base p_source logit_source"
     )
-    assert columns["floor"] == "example noise_level sample p_base logit_base"
+    assert columns["floor"] == (
+        "example noise_level sample p_base logit_base p_source logit_source"
+    )
 
 
 def test_every_question_has_its_ten_most_likely_tokens(tables, examples):
@@ -138,7 +141,7 @@ def test_every_traced_cell_is_the_plain_loops(tables, examples):
                 rows["sample"], rows["layer"], rows["position"], strict=True
             )
         ]
-        assert_agree(rows, torch.stack(truth), example.answers, ["base"])
+        assert_agree(rows, torch.stack(truth), example.answers, ["base", "source"])
 
 
 def test_every_floor_is_the_plain_loops(tables, examples):
@@ -154,7 +157,50 @@ def test_every_floor_is_the_plain_loops(tables, examples):
             )
             for level, sample in zip(rows["noise_level"], rows["sample"], strict=True)
         ]
-        assert_agree(rows, torch.stack(truth), example.answers, ["base"])
+        assert_agree(rows, torch.stack(truth), example.answers, ["base", "source"])
+
+
+def test_controls_of_known_outcome_stand_beside_every_layer(tables, examples):
+    known = tables["controls"].query("control != 'null'")
+    counts = known.groupby(["experiment", "control"]).size().to_dict()
+    patches = 6 * len(examples)
+    assert counts == {
+        ("patching", "ceiling"): patches,
+        ("patching", "no_op"): patches,
+        ("tracing", "all_restored"): 7 * patches,
+        ("tracing", "no_op"): 7 * patches,
+    }
+    assert known["difference"].max() <= 1e-6
+
+
+def test_every_null_is_the_plain_loops(tables, examples):
+    """The nearest example before with another picture; the first has the second's."""
+    names = list(examples)
+    donors = dict(zip(names, [names[1], *names], strict=False))
+    nulls = tables["controls"].query("control == 'null'")
+    assert nulls.groupby("experiment").size().to_dict() == {
+        "patching": len(tables["patching"]),
+        "tracing": 7 * len(tables["patching"]),
+    }
+    nulls = nulls[nulls["noise_level"].isna() | (nulls["noise_level"] == 2)]
+    for (name, site), rows in nulls.groupby(["example", "site"]):
+        assert set(rows["donor"]) == {donors[name]}
+        example = examples[name]
+        donor = examples[donors[name]].states("base", site)
+        noise = 2 * draw_noise(0, name, 0, len(example.base), 64)
+        truth = []
+        for row in rows.itertuples():
+            layer, position = int(row.layer), int(row.position)
+            state = donor[layer, min(position, donor.shape[1] - 1)]
+            place = (site, layer, position, state)
+            truth.append(
+                oracle.patched_logits(example.model, example.base, example.image, *place)
+                if row.experiment == "patching"
+                else oracle.restored_logits(
+                    example.model, example.base, example.image, noise, *place
+                )
+            )
+        assert_agree(rows, torch.stack(truth), example.answers, ["base", "source"])
 
 
 def test_the_map_has_the_published_shape(tables):
@@ -191,11 +237,12 @@ def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path)
     config = config.replace("shard_size: 16", "shard_size: 1")
     config = config.replace("[0.1, 0.5, 1, 2, 5, 10, 20]", "[2, 5]")
     (project / "config/config.yaml").write_text(config)
-    wanted = ["patching", "tracing", "floor"]
+    wanted = ["patching", "tracing", "floor", "controls"]
     run(project, *(f"results/tables/{name}.csv" for name in wanted))
     for name in wanted:
         found = read_table(project / f"results/tables/{name}.csv")
         expected = tables[name]
         if "noise_level" in expected:
-            expected = expected[expected["noise_level"].isin([2, 5])].reset_index(drop=True)
+            levels = expected["noise_level"]
+            expected = expected[levels.isin([2, 5]) | levels.isna()].reset_index(drop=True)
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)

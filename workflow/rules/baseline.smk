@@ -4,7 +4,8 @@
 rule answer_baseline:
     input:
         model="results/model.json",
-        images=encoded_pictures_of,
+        images=encoded_pictures_of("safetensors"),
+        facts=encoded_pictures_of("json"),
     output:
         baseline="results/baseline/{shard}.csv",
         answers="results/answers/{shard}.csv",
@@ -26,6 +27,6 @@ rule answer_baseline:
         dtype=config["model"]["dtype"],
         code=code_of("answer_baseline.py"),
     message:
-        "answering the questions, shard {wildcards.shard}"
+        "answering the questions, shard {PLACE:{wildcards.shard}}"
     script:
         "../scripts/answer_baseline.py"

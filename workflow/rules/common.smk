@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 from blip_tracing.checkpoint import checkpoint_files, is_local, known_directory
 from blip_tracing.devices import check_device
 from blip_tracing.errors import InputError
-from blip_tracing.graph import cut, group, noise_label, pictures_of
+from blip_tracing.graph import Place, cut, group, noise_label, pictures_of, unrelated_rows
 from blip_tracing.inputs import (
     check_against_checkpoint,
     check_config,
@@ -61,12 +61,18 @@ ROWS = SHEET.to_dict("records")
 EXAMPLES = [row["example"] for row in ROWS]
 SHARDS = cut(ROWS, config["shard_size"])
 PICTURE_SHARDS = cut(pictures_of(ROWS), config["shard_size"])
+PICTURE_SHARD_OF = {image: shard for shard, images in PICTURE_SHARDS.items() for image in images}
 REMOTE_PICTURES = {
     Path(picture_path(row["image"])).name: row for row in reversed(ROWS) if is_url(row["image"])
 }
+UNRELATED = unrelated_rows(ROWS)
+SHARD_OF = {row["example"]: shard for shard, rows in SHARDS.items() for row in rows}
+# For the rules' messages.
+PLACE, PICTURE_PLACE = Place(len(SHARDS)), Place(len(PICTURE_SHARDS))
 MODEL = config["model"]["name"]
 LAYERS = group(range(config["model"]["layers"]), config["layers_per_job"], str)
 NOISE_LEVELS = group(config["tracing"]["noise_levels"], config["noise_levels_per_job"], noise_label)
+LARGE_TABLES = {"patching", "tracing", "controls", "effects"}
 # What a job that runs the model asks a scheduler for.
 GPUS = 0 if config["device"] == "cpu" else 1
 
@@ -94,11 +100,40 @@ def rows_of(wildcards):
     return SHARDS[wildcards.shard]
 
 
-def encoded_pictures_of(wildcards):
-    """The picture shards that hold the pictures of a shard's rows."""
-    needed = {row["image"] for row in SHARDS[wildcards.shard]}
-    return [
-        f"results/images/{shard}.safetensors"
-        for shard, images in PICTURE_SHARDS.items()
-        if needed.intersection(images)
-    ]
+def unrelated_to(wildcards):
+    """Example → the unrelated example that is its null, for the rows of a shard."""
+    examples = [row["example"] for row in SHARDS[wildcards.shard]]
+    return {name: UNRELATED[name]["example"] for name in examples if name in UNRELATED}
+
+
+def encoded_pictures_of(suffix):
+    """The files, by suffix, of the picture shards that hold the pictures of a shard's rows."""
+
+    def files(wildcards):
+        shards = {PICTURE_SHARD_OF[row["image"]] for row in SHARDS[wildcards.shard]}
+        return [f"results/images/{shard}.{suffix}" for shard in sorted(shards)]
+
+    return files
+
+
+def clean_runs_of(path):
+    """The files of a shard and of those that hold its unrelated examples, its own first."""
+
+    def files(wildcards):
+        others = {SHARD_OF[name] for name in unrelated_to(wildcards).values()}
+        shards = [wildcards.shard, *sorted(others - {wildcards.shard})]
+        return [path.format(shard=shard) for shard in shards]
+
+    return files
+
+
+def facts_of_clean_runs(wildcards):
+    """What vouches for the files that a shard's interventions begin from."""
+    baseline = clean_runs_of("results/baseline/{shard}.json")
+    return encoded_pictures_of("json")(wildcards) + baseline(wildcards)
+
+
+def table(name):
+    """Where a whole table lies; those with a row a cell are in the configured format."""
+    suffix = config["tables"]["format"] if name in LARGE_TABLES else "csv"
+    return f"results/tables/{name}.{suffix}"

@@ -45,7 +45,8 @@ rule encode_images:
             picture_path(image) for image in PICTURE_SHARDS[wildcards.shard]
         ],
     output:
-        "results/images/{shard}.safetensors",
+        states="results/images/{shard}.safetensors",
+        facts="results/images/{shard}.json",
     log:
         "results/logs/encode_images/{shard}.log",
     benchmark:
@@ -61,6 +62,6 @@ rule encode_images:
         dtype=config["model"]["dtype"],
         code=code_of("encode_images.py"),
     message:
-        "encoding pictures, shard {wildcards.shard}"
+        "encoding pictures, shard {PICTURE_PLACE:{wildcards.shard}}"
     script:
         "../scripts/encode_images.py"

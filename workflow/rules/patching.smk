@@ -4,12 +4,14 @@
 rule patch_layer:
     input:
         model="results/model.json",
-        images=encoded_pictures_of,
-        states="results/states/{shard}.safetensors",
+        images=encoded_pictures_of("safetensors"),
+        states=clean_runs_of("results/states/{shard}.safetensors"),
         tokens="results/tokens/{shard}.csv",
         answers="results/answers/{shard}.csv",
+        facts=facts_of_clean_runs,
     output:
-        table="results/patching/{site}/layers_{layers}/{shard}.csv",
+        table="results/patching/{site}/layers_{layers}/{shard}.parquet",
+        controls="results/controls/patching/{site}/layers_{layers}/{shard}.parquet",
         facts="results/patching/{site}/layers_{layers}/{shard}.json",
     log:
         "results/logs/patch_layer/{site}/layers_{layers}/{shard}.log",
@@ -23,10 +25,11 @@ rule patch_layer:
         runtime=growing(30),
     params:
         rows=rows_of,
+        unrelated=unrelated_to,
         layers=lambda wildcards: LAYERS[wildcards.layers],
         dtype=config["model"]["dtype"],
         code=code_of("patch_layer.py"),
     message:
-        "patching layer {wildcards.layers}, {wildcards.site}, shard {wildcards.shard}"
+        "patching layers {wildcards.layers}, {wildcards.site}, shard {PLACE:{wildcards.shard}}"
     script:
         "../scripts/patch_layer.py"

@@ -3,9 +3,15 @@
 
 SHOWN = EXAMPLES[: config["report"]["examples"]]
 FORMATS = ["pdf", "svg", "png"]
-SITES = {"patching": config["patching"]["sites"], "tracing": config["tracing"]["sites"]}
-# An experiment without a site has no report.
-REPORTS = ["baseline", *(name for name, sites in SITES.items() if sites)]
+REPORTS = ["baseline", *EXPERIMENTS]
+SHOWN_TABLES = {
+    page: {name: table(name) for name in [*names, "answers", "tokens"]}
+    for page, names in {
+        "baseline": ["baseline"],
+        "patching": ["patching"],
+        "tracing": ["tracing", "floor", "summary"],
+    }.items()
+}
 FIGURES = {
     "baseline": collect(
         "reports/figures/baseline_{example}.{format}", example=SHOWN, format=FORMATS
@@ -29,7 +35,7 @@ FIGURES = {
 rule render_baseline:
     input:
         notebook="workflow/notebooks/baseline.ipynb",
-        tables=collect("results/tables/{table}.csv", table=["baseline", "answers", "tokens"]),
+        tables=SHOWN_TABLES["baseline"].values(),
         pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
     output:
         notebook="reports/baseline.ipynb",
@@ -43,6 +49,7 @@ rule render_baseline:
         "../../envs/report.yaml"
     params:
         parameters={
+            "tables": SHOWN_TABLES["baseline"],
             "examples": SHOWN,
             "pictures": {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
         },
@@ -56,7 +63,7 @@ rule render_baseline:
 rule render_patching:
     input:
         notebook="workflow/notebooks/patching.ipynb",
-        tables=collect("results/tables/{table}.csv", table=["patching", "answers", "tokens"]),
+        tables=SHOWN_TABLES["patching"].values(),
     output:
         notebook="reports/patching.ipynb",
         page="reports/patching.html",
@@ -68,7 +75,7 @@ rule render_patching:
     conda:
         "../../envs/report.yaml"
     params:
-        parameters={"examples": SHOWN},
+        parameters={"tables": SHOWN_TABLES["patching"], "examples": SHOWN},
         code=[code_of("render_report.py"), code_of("../notebooks/patching.ipynb")],
     message:
         "rendering the report of the patches"
@@ -79,10 +86,7 @@ rule render_patching:
 rule render_tracing:
     input:
         notebook="workflow/notebooks/tracing.ipynb",
-        tables=collect(
-            "results/tables/{table}.csv",
-            table=["tracing", "floor", "answers", "tokens"],
-        ),
+        tables=SHOWN_TABLES["tracing"].values(),
     output:
         notebook="reports/tracing.ipynb",
         page="reports/tracing.html",
@@ -94,7 +98,11 @@ rule render_tracing:
     conda:
         "../../envs/report.yaml"
     params:
-        parameters={"examples": SHOWN, "draws_at": config["report"]["draws_at"]},
+        parameters={
+            "tables": SHOWN_TABLES["tracing"],
+            "examples": SHOWN,
+            "draws_at": config["report"]["draws_at"],
+        },
         code=[code_of("render_report.py"), code_of("../notebooks/tracing.ipynb")],
     message:
         "rendering the report of the traces"

@@ -21,11 +21,24 @@ FLOOR_SHARDS = collect(
     noise_levels=NOISE_LEVELS,
     shard=SHARDS,
 )
+CONTROL_SHARDS = [
+    *collect("patching/{part}", part=PATCHING_SHARDS),
+    *collect("tracing/{part}", part=TRACING_SHARDS),
+]
 TABLES = {
     "baseline": ["baseline", "answers", "tokens"],
     "patching": ["patching"],
     "tracing": ["tracing", "floor"],
+    "controls": ["controls"],
+    "effects": ["effects", "excluded"],
+    "summary": ["summary"],
 }
+# An experiment without a site has no tables, and without an experiment there are no effects.
+SITES = {"patching": config["patching"]["sites"], "tracing": config["tracing"]["sites"]}
+EXPERIMENTS = [name for name, sites in SITES.items() if sites]
+COLLECTED = ["baseline", *EXPERIMENTS]
+if EXPERIMENTS:
+    COLLECTED += ["controls", "effects", "summary"]
 
 
 rule collect_baseline:
@@ -56,10 +69,10 @@ rule collect_baseline:
 
 rule collect_patching:
     input:
-        patching=collect("results/patching/{part}.csv", part=PATCHING_SHARDS),
+        patching=collect("results/patching/{part}.parquet", part=PATCHING_SHARDS),
         facts=collect("results/patching/{part}.json", part=PATCHING_SHARDS),
     output:
-        patching="results/tables/patching.csv",
+        patching=table("patching"),
         facts="results/tables/patching.provenance.json",
     log:
         "results/logs/collect_patching.log",
@@ -78,11 +91,11 @@ rule collect_patching:
 
 rule collect_tracing:
     input:
-        tracing=collect("results/tracing/{part}.csv", part=TRACING_SHARDS),
-        floor=collect("results/floor/{part}.csv", part=FLOOR_SHARDS),
+        tracing=collect("results/tracing/{part}.parquet", part=TRACING_SHARDS),
+        floor=collect("results/floor/{part}.parquet", part=FLOOR_SHARDS),
         facts=collect("results/tracing/{part}.json", part=TRACING_SHARDS),
     output:
-        tracing="results/tables/tracing.csv",
+        tracing=table("tracing"),
         floor="results/tables/floor.csv",
         facts="results/tables/tracing.provenance.json",
     log:
@@ -96,5 +109,51 @@ rule collect_tracing:
         code=code_of("collect_tables.py"),
     message:
         "collecting the traces"
+    script:
+        "../scripts/collect_tables.py"
+
+
+rule collect_controls:
+    input:
+        controls=collect("results/controls/{part}.parquet", part=CONTROL_SHARDS),
+        facts=collect("results/{part}.json", part=CONTROL_SHARDS),
+    output:
+        controls=table("controls"),
+        facts="results/tables/controls.provenance.json",
+    log:
+        "results/logs/collect_controls.log",
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        tables=TABLES["controls"],
+        examples=EXAMPLES,
+        code=code_of("collect_tables.py"),
+    message:
+        "collecting the controls"
+    script:
+        "../scripts/collect_tables.py"
+
+
+rule collect_effects:
+    input:
+        effects=collect("results/effects/{part}.parquet", part=SHARDS),
+        excluded=collect("results/excluded/{part}.csv", part=SHARDS),
+        facts=collect("results/effects/{part}.json", part=SHARDS),
+    output:
+        effects=table("effects"),
+        excluded=table("excluded"),
+        facts="results/tables/effects.provenance.json",
+    log:
+        "results/logs/collect_effects.log",
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        tables=TABLES["effects"],
+        examples=EXAMPLES,
+        code=code_of("collect_tables.py"),
+    message:
+        "collecting the effects"
     script:
         "../scripts/collect_tables.py"

@@ -4,13 +4,15 @@
 rule trace_noise:
     input:
         model="results/model.json",
-        images=encoded_pictures_of,
-        states="results/states/{shard}.safetensors",
+        images=encoded_pictures_of("safetensors"),
+        states=clean_runs_of("results/states/{shard}.safetensors"),
         tokens="results/tokens/{shard}.csv",
         answers="results/answers/{shard}.csv",
+        facts=facts_of_clean_runs,
     output:
-        table="results/tracing/{site}/noise_{noise_levels}/{shard}.csv",
-        floor="results/floor/{site}/noise_{noise_levels}/{shard}.csv",
+        table="results/tracing/{site}/noise_{noise_levels}/{shard}.parquet",
+        floor="results/floor/{site}/noise_{noise_levels}/{shard}.parquet",
+        controls="results/controls/tracing/{site}/noise_{noise_levels}/{shard}.parquet",
         facts="results/tracing/{site}/noise_{noise_levels}/{shard}.json",
     log:
         "results/logs/trace_noise/{site}/noise_{noise_levels}/{shard}.log",
@@ -24,12 +26,14 @@ rule trace_noise:
         runtime=growing(30),
     params:
         rows=rows_of,
+        unrelated=unrelated_to,
         noise_levels=lambda wildcards: NOISE_LEVELS[wildcards.noise_levels],
         samples=config["tracing"]["samples"],
+        null_samples=config["controls"]["null_samples"],
         seed=config["tracing"]["seed"],
         dtype=config["model"]["dtype"],
         code=code_of("trace_noise.py"),
     message:
-        "tracing noise level {wildcards.noise_levels}, {wildcards.site}, shard {wildcards.shard}"
+        "tracing noise levels {wildcards.noise_levels}, {wildcards.site}, shard {PLACE:{wildcards.shard}}"
     script:
         "../scripts/trace_noise.py"

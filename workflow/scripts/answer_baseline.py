@@ -13,9 +13,9 @@ import torch
 from tokenizers import Tokenizer
 
 from blip_tracing.engine import ImageMemory, ResumableBlip, score_answers
-from blip_tracing.experiments import run_question
+from blip_tracing.experiments import check_finite, run_question
 from blip_tracing.logs import log_to
-from blip_tracing.provenance import describe_job, write_facts
+from blip_tracing.provenance import check_files, describe_job, write_facts
 from blip_tracing.shards import ROLES, open_model
 from blip_tracing.tables import write_table
 from blip_tracing.tensors import read_image, write_tensors
@@ -116,8 +116,9 @@ def put_first(table: pd.DataFrame, **column: str) -> pd.DataFrame:
 
 def main(snakemake: Any) -> None:
     """Answer each row of the shard and write its tables and states."""
-    files, params = snakemake.input, snakemake.params
+    files, output, params = snakemake.input, snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
+        check_files(files.facts, files.images)
         tokenizer = load_tokenizer(loaded.checkpoint.directory)
         tables, states = [], {}
         for row in params.rows:
@@ -127,13 +128,18 @@ def main(snakemake: Any) -> None:
                 answer(loaded.model, memory, tokenizer, role, row[f"{role}_question"])
                 for role in ROLES
             ]
+            for run in pair:
+                check_finite(run.logits[None], [row["example"]], f"{run.role} question")
             tables.append(tables_of(tokenizer, row, pair))
             states.update({f"{row['example']}/{run.role}": run.states for run in pair})
         for name in ("baseline", "answers", "tokens"):
-            write_table(pd.concat([part[name] for part in tables]), snakemake.output[name])
-        write_tensors(states, snakemake.output.states)
-        facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
-        write_facts(facts, snakemake.output.facts)
+            write_table(pd.concat([part[name] for part in tables]), output[name])
+        write_tensors(states, output.states)
+        written = [output.baseline, output.answers, output.tokens, output.states]
+        facts = describe_job(
+            loaded.checkpoint, loaded.device_name, params.dtype, params.code, written
+        )
+        write_facts(facts, output.facts)
 
 
 if "snakemake" in globals():

@@ -2,19 +2,31 @@
 
 from typing import Any
 
+from blip_tracing.files import sha256_of
 from blip_tracing.logs import log_to
-from blip_tracing.model import encode_pictures, model_of
+from blip_tracing.model import encode_pictures, model_of, name_device
 from blip_tracing.pictures import open_picture, picture_path
+from blip_tracing.provenance import describe_job, write_facts
 from blip_tracing.tensors import write_tensors
 
 
 def main(snakemake: Any) -> None:
     """Write states (S, D) under each picture's name in the sheet."""
-    images = snakemake.params.images
+    output, params = snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), model_of(snakemake) as (checkpoint, model):
-        pictures = (open_picture(picture_path(image)) for image in images)
+        paths = {image: picture_path(image) for image in params.images}
+        pictures = (open_picture(path) for path in paths.values())
         states = encode_pictures(model, checkpoint.directory, pictures)
-        write_tensors(dict(zip(images, states, strict=True)), snakemake.output[0])
+        write_tensors(dict(zip(paths, states, strict=True)), output.states)
+        facts = describe_job(
+            checkpoint,
+            name_device(model.device),
+            params.dtype,
+            params.code,
+            [output.states],
+            pictures={image: sha256_of([path]) for image, path in paths.items()},
+        )
+        write_facts(facts, output.facts)
 
 
 if "snakemake" in globals():

@@ -1,51 +1,97 @@
 """Patch every position of some layers, for a shard: source activations into the base run."""
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
+from blip_tracing.controls import (
+    NO_OP_TOLERANCE,
+    TOLERANCE,
+    check_control,
+    control_rows,
+    null_control,
+    score_columns,
+)
 from blip_tracing.engine import ResumableBlip
-from blip_tracing.experiments import patch_layer
+from blip_tracing.experiments import Batch, Scores, check_patches, patch_layer
 from blip_tracing.logs import log_to
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import CleanRuns, open_model, read_clean_runs
-from blip_tracing.tables import write_table
+from blip_tracing.shards import ROLES, CleanRuns, open_model
+from blip_tracing.tables import cells_table, write_table
+
+# Rows an example and position: the source's patch and the null's.
+RUNS = 2
+COLUMNS = [
+    "example", "site", "layer", "position", "token", "source_token",
+    "p_base", "p_source", "logit_base", "logit_source",
+]  # fmt: skip
 
 
-def patch_example(model: ResumableBlip, runs: CleanRuns, site: str, layer: int) -> pd.DataFrame:
+def patch_batch(
+    model: ResumableBlip, runs: CleanRuns, site: str, layers: list[int], dtype: str, batch: Batch
+) -> list[pd.DataFrame]:
+    """The patched cells of a batch of examples, and the controls beside them."""
+    cells, controls = [], []
+    for layer in layers:
+        scores = patch_layer(model, batch, site, layer)
+        cells.append(patched_rows(scores[:, :1], runs, site, layer, batch.examples))
+        controls += known_outcomes(model, batch, site, layer, dtype)
+        if "unrelated" in batch.states:
+            axes = cell_axes(scores, layer, batch.examples)
+            null = null_control(scores[:, 1:])
+            controls.append(control_rows("patching", "null", site, axes, null, runs.unrelated))
+    return [pd.concat(cells), pd.concat(controls)]
+
+
+def cell_axes(scores: Scores, layer: int, examples: list[str]) -> dict[str, list]:
+    """The labels of one layer's scores (G, 1, T, K)."""
+    positions = list(range(scores.probability.shape[2]))
+    return {"example": examples, "layer": [layer], "position": positions}
+
+
+def patched_rows(
+    scores: Scores, runs: CleanRuns, site: str, layer: int, examples: list[str]
+) -> pd.DataFrame:
     """One row a position: probability and logit of the base and the source answer."""
-    scores = patch_layer(model, runs.memory, site, layer, runs.base, runs.source, runs.answer_ids)
-    probability, logit = scores.probability.numpy(), scores.logit.numpy()
-    return pd.DataFrame(
-        {
-            "example": runs.example,
-            "site": site,
-            "layer": layer,
-            "position": range(len(runs.base_tokens)),
-            "token": runs.base_tokens,
-            "source_token": runs.source_tokens,
-            "p_base": probability[:, 0],
-            "p_source": probability[:, 1],
-            "logit_base": logit[:, 0],
-            "logit_source": logit[:, 1],
-        }
+    rows = cells_table(cell_axes(scores, layer, examples), score_columns(scores))
+    base, source = (
+        np.concatenate([runs.tokens[example, role] for example in examples]) for role in ROLES
     )
+    return rows.assign(site=site, token=base, source_token=source)[COLUMNS]
+
+
+def known_outcomes(
+    model: ResumableBlip, batch: Batch, site: str, layer: int, dtype: str
+) -> list[pd.DataFrame]:
+    """The controls whose outcome is known, checked: one row an example each."""
+    axes: dict[str, list] = {"example": batch.examples, "layer": [layer]}
+    no_op, ceiling = (control[:, None] for control in check_patches(model, batch, site, layer))
+    check_control(no_op, "no_op", axes, site, NO_OP_TOLERANCE)
+    check_control(ceiling, "ceiling", axes, site, TOLERANCE[dtype])
+    return [
+        control_rows("patching", name, site, axes, control)
+        for name, control in (("no_op", no_op), ("ceiling", ceiling))
+    ]
 
 
 def main(snakemake: Any) -> None:
     """Patch each example of the shard at one site and some layers."""
-    files, params = snakemake.input, snakemake.params
+    output, params = snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         site, layers = snakemake.wildcards.site, params.layers
-        tables = [
-            patch_example(loaded.model, runs, site, layer)
-            for runs in read_clean_runs(loaded.model, files, params.rows, min(layers))
-            for layer in layers
-        ]
-        write_table(pd.concat(tables), snakemake.output.table)
-        facts = describe_job(loaded.checkpoint, loaded.device_name, params.dtype, params.code)
-        write_facts(facts, snakemake.output.facts)
+        runs = CleanRuns(loaded.model, snakemake, ROLES, min(layers))
+        patch = partial(patch_batch, loaded.model, runs, site, layers, params.dtype)
+        cells, controls = runs.measure(RUNS, patch, f"patching {site}")
+        write_table(cells, output.table)
+        write_table(controls, output.controls)
+        files = [output.table, output.controls]
+        facts = describe_job(
+            loaded.checkpoint, loaded.device_name, params.dtype, params.code, files
+        )
+        write_facts(facts, output.facts)
 
 
 if "snakemake" in globals():

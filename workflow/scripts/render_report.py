@@ -108,7 +108,7 @@ def render(
     Relative paths among the parameters count from the current folder. Both files appear whole,
     after all cells have run, or not at all.
     """
-    result = execute(notebook, parameters)
+    result = without_the_hour(execute(notebook, parameters))
     contents = {executed: nbformat.writes(result), page: page_of(result)}
     for path, content in contents.items():
         with written_whole(path) as file:
@@ -142,6 +142,16 @@ def execute(notebook: str | os.PathLike[str], parameters: Mapping[str, Any]) -> 
             raise ReportError(
                 f"{os.fspath(notebook)}: {error.ename}: {error.evalue}\n{traceback}"
             ) from None
+
+
+def without_the_hour(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook without times and random names: the same tables, the same bytes."""
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+    return notebook
 
 
 def page_of(notebook: NotebookNode) -> str:

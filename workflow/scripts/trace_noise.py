@@ -1,74 +1,112 @@
 """Trace some noise levels, for a shard: corrupt the input, restore each (layer, position)."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from blip_tracing.controls import (
+    NO_OP_TOLERANCE,
+    TOLERANCE,
+    check_control,
+    control_rows,
+    null_control,
+    score_columns,
+)
 from blip_tracing.engine import ResumableBlip
-from blip_tracing.experiments import trace_noise
+from blip_tracing.experiments import Batch, Traced, trace_noise
 from blip_tracing.logs import log_to
 from blip_tracing.noise import draw_samples
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import CleanRuns, open_model, read_clean_runs
+from blip_tracing.shards import CleanRuns, open_model
 from blip_tracing.tables import cells_table, write_table
 
+SCORES = ["p_base", "logit_base", "p_source", "logit_source"]
 
-def trace_example(
+
+def trace_batch(
     model: ResumableBlip,
     runs: CleanRuns,
     site: str,
     noise_levels: list[float],
-    samples: int,
-    seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a (noise level, draw, layer, position); the floor: one a (noise level, draw)."""
-    tokens = len(runs.base_tokens)
-    noise = draw_samples(seed, runs.example, samples, tokens, model.width)
-    floor, cells = trace_noise(
-        model, runs.memory, site, noise_levels, runs.base, noise, runs.answer_ids[:1]
+    params: Any,
+    batch: Batch,
+) -> list[pd.DataFrame]:
+    """The traced cells of a batch of examples, their floor, and the controls beside them.
+
+    params: the job's `samples`, `null_samples`, `seed` and `dtype`.
+    """
+    tokens = batch.states["base"].shape[2]
+    noise = torch.stack(
+        [
+            draw_samples(params.seed, example, params.samples, tokens, model.width)
+            for example in batch.examples
+        ]
     )
-    axes: dict[str, list] = {
-        "example": [runs.example],
-        "site": [site],
+    traced = trace_noise(model, batch, site, noise_levels, noise, params.null_samples)
+    floor_axes: dict[str, list] = {
+        "example": batch.examples,
         "noise_level": noise_levels,
-        "sample": list(range(samples)),
+        "sample": list(range(params.samples)),
     }
-    traced = cells_table(
-        {**axes, "layer": list(range(len(model.blocks))), "position": list(range(tokens))},
-        {"p_base": cells.probability.numpy(), "logit_base": cells.logit.numpy()},
-    )
-    traced.insert(6, "token", np.array(runs.base_tokens)[traced["position"]])
-    del axes["site"]
-    return traced, cells_table(
-        axes, {"p_base": floor.probability.numpy(), "logit_base": floor.logit.numpy()}
-    )
+    places = {"layer": list(range(len(model.blocks))), "position": list(range(tokens))}
+    cells = cells_table({**floor_axes, **places}, score_columns(traced.cells))
+    of_example = np.repeat(np.arange(len(batch.examples)), len(cells) // len(batch.examples))
+    words = np.array([runs.tokens[example, "base"] for example in batch.examples])
+    cells = cells.assign(site=site, token=words[of_example, cells["position"]])
+    floor = cells_table(floor_axes, score_columns(traced.floor))
+    order = ["example", "site", "noise_level", "sample", "layer", "position", "token"]
+    return [
+        cells[order + SCORES],
+        floor[[*floor_axes, *SCORES]],
+        controls_of(traced, runs, site, {**floor_axes, **places}, params.dtype),
+    ]
+
+
+def controls_of(
+    traced: Traced, runs: CleanRuns, site: str, axes: dict[str, list], dtype: str
+) -> pd.DataFrame:
+    """The controls whose outcome is known, checked, and the null."""
+    known = {axis: axes[axis] for axis in ("example", "noise_level", "layer")}
+    check_control(traced.no_op, "no_op", known, site, NO_OP_TOLERANCE)
+    check_control(traced.all_restored, "all_restored", known, site, TOLERANCE[dtype])
+    tables = [
+        control_rows("tracing", name, site, known, control).assign(sample=0)
+        for name, control in (("no_op", traced.no_op), ("all_restored", traced.all_restored))
+    ]
+    if traced.null:
+        drawn = {**axes, "sample": list(range(traced.null.probability.shape[2]))}
+        null = null_control(traced.null)
+        tables.append(control_rows("tracing", "null", site, drawn, null, runs.unrelated))
+    return pd.concat(tables)
 
 
 def main(snakemake: Any) -> None:
     """Trace each example of the shard at one site and some noise levels."""
-    files, params = snakemake.input, snakemake.params
+    output, params = snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         noise_levels = [float(level) for level in params.noise_levels]
-        pairs = [
-            trace_example(
-                loaded.model,
-                runs,
-                snakemake.wildcards.site,
-                noise_levels,
-                params.samples,
-                params.seed,
-            )
-            for runs in read_clean_runs(loaded.model, files, params.rows)
-        ]
-        traced, floors = zip(*pairs, strict=True)
-        write_table(pd.concat(traced), snakemake.output.table)
-        write_table(pd.concat(floors), snakemake.output.floor)
-        facts = describe_job(
-            loaded.checkpoint, loaded.device_name, params.dtype, params.code, seed=params.seed
+        site = snakemake.wildcards.site
+        runs = CleanRuns(loaded.model, snakemake, ["base"])
+        trace = partial(trace_batch, loaded.model, runs, site, noise_levels, params)
+        cells, floor, controls = runs.measure(
+            len(noise_levels) * params.samples, trace, f"tracing {site}"
         )
-        write_facts(facts, snakemake.output.facts)
+        for table, path in (
+            (cells, output.table), (floor, output.floor), (controls, output.controls)
+        ):  # fmt: skip
+            write_table(table, path)
+        facts = describe_job(
+            loaded.checkpoint,
+            loaded.device_name,
+            params.dtype,
+            params.code,
+            [output.table, output.floor, output.controls],
+            seed=params.seed,
+        )
+        write_facts(facts, output.facts)
 
 
 if "snakemake" in globals():

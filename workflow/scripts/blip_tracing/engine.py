@@ -215,22 +215,23 @@ def intervene(
     layer: int,
     hidden: torch.Tensor,
     replacement: torch.Tensor,
-    positions: Sequence[int],
+    positions: Sequence[Sequence[int]],
 ) -> torch.Tensor:
-    """Replace one position a row at a site, through pyvene, and finish the run.
+    """Replace U positions a row at a site, through pyvene, and finish the run.
 
-    hidden: states (B, T, D) at the site, overwritten; replacement: (B, D); positions: B indices
-    into T. Returns logits of the first answer token (B, V).
+    hidden: states (B, T, D) at the site, overwritten; replacement: (B, U, D); positions: B times
+    U indices into T. Returns logits of the first answer token (B, V).
     """
+    units = replacement.shape[1]
     config = IntervenableConfig(
-        RepresentationConfig(layer, site, "pos", 1), intervention_types=VanillaIntervention
+        RepresentationConfig(layer, site, "pos", units), intervention_types=VanillaIntervention
     )
     intervenable = IntervenableModel(config, model)
     (key,) = intervenable.representations
     _, logits = intervenable(
         {"hidden": hidden, "memory": memory, "layer": layer, "site": site},
-        unit_locations={"sources->base": (None, [[[position] for position in positions]])},
-        source_representations={key: replacement[:, None]},
+        unit_locations={"sources->base": (None, [[list(places) for places in positions]])},
+        source_representations={key: replacement},
     )
     return logits
 
@@ -245,16 +246,36 @@ def patch_positions(
 ) -> torch.Tensor:
     """Patch each position in turn with the donor's state: the cells of one layer.
 
-    hidden: states at the site (G, N, T, D), N runs an image (noise draws; 1 for patching);
-    donor: states at the site (G, T, D): the source run's, or the clean run's for tracing.
+    hidden: states at the site (G, N, T, D), N runs an image (noise draws, or donors);
+    donor: states at the site (G, N, T, D), or (G, 1, T, D) for one that all runs share.
     Returns logits (G, N, T, V); index 2 is the patched position.
     """
     images, runs, tokens, width = hidden.shape
     rows = hidden.repeat_interleave(tokens, dim=1).reshape(-1, tokens, width)
-    replacement = donor[:, None].expand(-1, runs, -1, -1).reshape(-1, width)
-    positions = list(range(tokens)) * (images * runs)
+    replacement = donor.expand(-1, runs, -1, -1).reshape(-1, 1, width)
+    positions = [[position] for position in range(tokens)] * (images * runs)
     logits = intervene(model, memory, site, layer, rows, replacement, positions)
     return logits.reshape(images, runs, tokens, -1)
+
+
+def patch_all_positions(
+    model: ResumableBlip,
+    memory: ImageMemory,
+    site: str,
+    layer: int,
+    hidden: torch.Tensor,
+    donor: torch.Tensor,
+) -> torch.Tensor:
+    """Patch all positions at once with the donor's states; shapes as in `patch_positions`.
+
+    Returns logits (G, N, V).
+    """
+    images, runs, tokens, _ = hidden.shape
+    rows = hidden.flatten(0, 1).clone()
+    replacement = donor.expand(-1, runs, -1, -1).flatten(0, 1)
+    positions = [range(tokens)] * (images * runs)
+    logits = intervene(model, memory, site, layer, rows, replacement, positions)
+    return logits.unflatten(0, (images, runs))
 
 
 def score_answers(logits: torch.Tensor, answer_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:

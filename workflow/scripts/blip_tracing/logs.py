@@ -11,7 +11,10 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import TextIO
 
-from blip_tracing.errors import InputError
+from blip_tracing.errors import READABLE
+
+# Where standard error went before a log took it.
+_saved_error: list[int] = []
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -21,9 +24,10 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
     """Send what happens inside to the file `path`, and let failures through.
 
     The file is opened (emptied) first. Into it go the logging module from INFO up, warnings, and
-    standard output and error, those of child processes and C libraries included. An InputError is
-    written as its one line, any other exception with its traceback; should it then end the
-    process, the terminal shows one line that names the log instead of the traceback again.
+    standard output and error, those of child processes and C libraries included. An error of
+    one line (errors.READABLE) is written as such, any other exception with its traceback; should
+    it then end the process, the terminal shows one line that names the log instead of the
+    traceback again.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,12 +40,20 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
                 stack.enter_context(_logging_to(log))
                 yield
         except Exception as error:
-            if isinstance(error, InputError):
+            if isinstance(error, READABLE):
                 log.write(f"{error}\n")
             else:
                 traceback.print_exc(file=log)
             _show_one_line(error, target)
             raise
+
+
+def terminal() -> TextIO | None:
+    """The terminal that a job was started from, past the log that takes its output; or None."""
+    descriptor = _saved_error[-1] if _saved_error else sys.stderr.fileno()
+    if not os.isatty(descriptor):
+        return None
+    return open(descriptor, "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager
@@ -50,11 +62,13 @@ def _descriptors_to(log: TextIO) -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    _saved_error.append(saved[1][1])
     try:
         for descriptor, _ in saved:
             os.dup2(log.fileno(), descriptor)
         yield
     finally:
+        _saved_error.pop()
         for descriptor, copy in saved:
             os.dup2(copy, descriptor)
             os.close(copy)
@@ -84,7 +98,7 @@ def _show_one_line(error: Exception, log: Path) -> None:
     def show(kind: type[BaseException], shown: BaseException, trace: object) -> None:
         if shown is not error:
             show_others(kind, shown, trace)  # type: ignore[arg-type]
-        elif isinstance(error, InputError):
+        elif isinstance(error, READABLE):
             print(error, file=sys.stderr)
         else:
             print(f"{kind.__name__}: {error} (traceback in {log})", file=sys.stderr)

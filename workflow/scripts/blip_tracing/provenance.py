@@ -3,17 +3,29 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 from blip_tracing.checkpoint import Checkpoint
-from blip_tracing.files import written_whole
+from blip_tracing.errors import InputError
+from blip_tracing.files import read_json, sha256_of, written_whole
 
-PACKAGES = ("torch", "transformers", "pyvene", "tokenizers", "numpy", "pandas", "pillow")
+PACKAGES = ("torch", "transformers", "pyvene", "tokenizers", "numpy", "pandas", "pyarrow", "pillow")
 
 
-def describe_job(checkpoint: Checkpoint, device: str, dtype: str, code: str, **facts: Any) -> dict:
-    """The facts that a job's numbers depend on; `facts` holds those of one experiment alone."""
+def describe_job(
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    code: str,
+    files: Iterable[str],
+    **facts: Any,
+) -> dict:
+    """The facts that a job's numbers depend on, and digests of the files that it wrote.
+
+    `facts` holds those of one experiment alone.
+    """
     return {
         "model": checkpoint.name,
         "revision": checkpoint.revision,
@@ -23,9 +35,31 @@ def describe_job(checkpoint: Checkpoint, device: str, dtype: str, code: str, **f
         "dtype": dtype,
         "code": code,
         **facts,
+        "files": digests(files),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
     }
+
+
+def digests(paths: Iterable[str]) -> dict[str, str]:
+    """Each file's sha256, by its path."""
+    return {str(path): sha256_of([path]) for path in paths}
+
+
+def check_files(facts: Iterable[str], paths: Iterable[str]) -> None:
+    """Check files against the digests that the jobs which wrote them left in their facts.
+
+    Raises InputError when a file was cut short or edited since.
+    """
+    known: dict[str, str] = {}
+    for path in facts:
+        known.update(read_json(path)["files"])
+    for path, digest in digests(paths).items():
+        if known[path] != digest:
+            raise InputError(
+                f"{path}: is not what its job wrote (cut short, or edited by hand); delete it, "
+                "and the next run makes it again"
+            )
 
 
 def write_facts(facts: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -34,13 +68,17 @@ def write_facts(facts: dict[str, Any], path: str | os.PathLike[str]) -> None:
         file.write((json.dumps(facts, indent=2) + "\n").encode())
 
 
-def merge_facts(paths: list[str]) -> dict[str, Any]:
-    """Join the jobs' facts: one value where all agree, else the list of the values met."""
+def merge_facts(paths: Iterable[str], files: Iterable[str]) -> dict[str, Any]:
+    """Join the jobs' facts: one value where all agree, else the list of the values met.
+
+    files: what was made of theirs, whose digests take the place of theirs.
+    """
     records = []
     for path in paths:
         with open(path, encoding="utf-8") as file:
             records.append(json.load(file))
-    return {key: unite([record.get(key) for record in records]) for key in records[0]}
+    merged = {key: unite([record.get(key) for record in records]) for key in records[0]}
+    return {**merged, "files": digests(files)}
 
 
 def unite(values: list[Any]) -> Any:

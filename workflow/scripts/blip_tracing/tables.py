@@ -1,44 +1,119 @@
-"""Tidy tables on disk: CSV with every digit of a float32, read back as they were written."""
+"""Tidy tables on disk, CSV or Parquet by their name's ending, whole or shard after shard.
+
+CSV holds every digit of a float32; both give back what was written.
+"""
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from blip_tracing.files import written_whole
 
 # Nine significant digits give back any float32 exactly.
 FLOAT_FORMAT = "%.9g"
 # What pandas would guess otherwise: an example called 007, a token "1", levels that are all whole.
-TYPES = {
-    **dict.fromkeys(("example", "question", "token", "source_token", "word", "answer"), str),
-    "noise_level": float,
-}
+TEXT = (
+    "example", "question", "token", "source_token", "word", "answer", "donor", "role", "reason",
+)  # fmt: skip
+TYPES = {**dict.fromkeys(TEXT, str), "noise_level": float}
+PARQUET = ".parquet"
+
+AppendRows = Callable[[pd.DataFrame], None]
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table as CSV, whole or not at all."""
-    with written_whole(path) as file:
-        table.to_csv(file, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+    """Write a table, whole or not at all."""
+    with table_writer(path) as append:
+        append(table)
 
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table that `write_table` wrote; a token such as "null" stays a word."""
-    return pd.read_csv(path, keep_default_na=False, dtype=TYPES, encoding="utf-8")
+@contextmanager
+def table_writer(path: str | os.PathLike[str]) -> Iterator[AppendRows]:
+    """Give a function that appends rows to a table, which appears once all are written.
 
-
-def concatenate(paths: list[str], examples: list[str]) -> pd.DataFrame:
-    """Join shards' tables, rows in the sheet's order of examples, each cell's text untouched.
-
-    The order within an example is that of `paths`, so the result does not depend on how the
-    sheet was cut into shards.
+    All appended frames have the same columns of the same types.
     """
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
-    table = pd.concat(parts, ignore_index=True)
+    rows_to = _parquet_rows if Path(path).suffix == PARQUET else _csv_rows
+    with written_whole(path) as file, rows_to(file) as append:
+        yield append
+
+
+@contextmanager
+def _csv_rows(file: BinaryIO) -> Iterator[AppendRows]:
+    def append(rows: pd.DataFrame) -> None:
+        first = file.tell() == 0
+        rows.to_csv(file, index=False, header=first, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+    yield append
+
+
+@contextmanager
+def _parquet_rows(file: BinaryIO) -> Iterator[AppendRows]:
+    writer: pq.ParquetWriter | None = None
+
+    def append(rows: pd.DataFrame) -> None:
+        nonlocal writer
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        writer = writer or pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+
+    try:
+        yield append
+    finally:
+        if writer:
+            writer.close()
+
+
+def read_table(path: str | os.PathLike[str], examples: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table that `write_table` wrote; a token such as "null" stays a word.
+
+    examples: of these alone, where given; Parquet then reads no more than it must.
+    """
+    if Path(path).suffix == PARQUET:
+        chosen = None if examples is None else [("example", "in", list(examples))]
+        return pd.read_parquet(path, filters=chosen)
+    # Numbers may be missing, as the noise level of a patch is; words may not.
+    numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXT]
+    table = pd.read_csv(
+        path, keep_default_na=False, na_values={name: [""] for name in numbers}, dtype=TYPES
+    )
+    return table if examples is None else table[table["example"].isin(examples)]
+
+
+def collect_tables(
+    parts: Iterable[Sequence[str]], examples: Sequence[str], path: str | os.PathLike[str]
+) -> None:
+    """Join tables to one at `path`, rows in the sheet's order of examples, text untouched.
+
+    parts: the files of one shard after the other; one shard is in memory at a time. The order
+    within an example is that of its files, so the result does not depend on how the sheet was
+    cut into shards.
+    """
+    with table_writer(path) as append:
+        for files in parts:
+            rows = pd.concat([_read_part(file) for file in files], ignore_index=True)
+            append(sort_examples(rows, examples))
+
+
+def sort_examples(rows: pd.DataFrame, examples: Sequence[str]) -> pd.DataFrame:
+    """The rows in that order of examples, each example's own in the order they have."""
     order = {example: rank for rank, example in enumerate(examples)}
-    return table.sort_values(
+    return rows.sort_values(
         "example", key=lambda names: names.map(order), kind="stable", ignore_index=True
     )
+
+
+def _read_part(path: str) -> pd.DataFrame:
+    if Path(path).suffix == PARQUET:
+        return pd.read_parquet(path)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def cells_table(axes: dict[str, list], values: dict[str, np.ndarray]) -> pd.DataFrame:
