@@ -141,3 +141,14 @@ def test_rows_that_are_added_leave_the_others_unrelated_examples_alone():
     before = unrelated_rows(rows_of("aabcc"))
     after = unrelated_rows(rows_of("aabccda"))
     assert before.items() <= after.items()
+
+
+def test_the_unrelated_example_is_in_the_same_sixteen_rows_if_they_have_one():
+    """So a shard that fails costs that shard alone."""
+    rows = rows_of([*"abcdefghijklmnop", *"qrs", *"t" * 13, *"uuu"])
+    nulls = {name: int(row["example"]) for name, row in unrelated_rows(rows).items()}
+    assert nulls["15"] == 14
+    assert nulls["16"] == 17
+    assert nulls["31"] == 18
+    # The last block has one picture.
+    assert nulls["32"] == nulls["34"] == 31

@@ -1,12 +1,14 @@
 """The default graph, run for real on the miniature: every cell is the plain loop's."""
 
 import json
+import shutil
+from collections import Counter
 
 import oracle
 import pandas as pd
 import pytest
 import torch
-from project import ROOT, copy_project, run
+from project import ROOT, copy_project, planned_jobs, run, snakemake
 from transformers import BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -246,3 +248,30 @@ def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path)
             levels = expected["noise_level"]
             expected = expected[levels.isin([2, 5]) | levels.isna()].reset_index(drop=True)
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_shard_that_fails_costs_that_shard_alone(tmp_path):
+    """A picture of the second shard breaks off; once it is whole, that shard alone is computed."""
+    project = copy_project(tmp_path / "project")
+    rows = pd.concat([SHEET] * 8, ignore_index=True)
+    for number, image in enumerate(rows["image"]):
+        shutil.copy(project / image, project / f"picture-{number}.png")
+    rows["image"] = [f"picture-{number}.png" for number in rows.index]
+    rows["example"] = [f"example-{number}" for number in rows.index]
+    rows.to_csv(project / "config/examples.tsv", sep="\t", index=False)
+    config = (project / "config/config.yaml").read_text()
+    config = config.replace("tracing:\n  sites: [block_input]", "tracing:\n  sites: []")
+    (project / "config/config.yaml").write_text(config)
+    picture = project / "picture-20.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    summary = "results/tables/summary.csv"
+    failed = snakemake(project, summary)
+    assert failed.returncode == 1
+    assert "picture-20.png" in failed.stdout
+    done = project / "results/patching/block_input/layers_0-5"
+    assert [path.name for path in sorted(done.glob("*.parquet"))] == ["0000.parquet"]
+    picture.write_bytes(whole)
+    shard = ("encode_images", "answer_baseline", "patch_layer", "measure_effects")
+    assert planned_jobs(project, summary) == Counter([*shard, "summarize_effects"])
+    run(project, summary)

@@ -20,7 +20,7 @@ rule measure_effects:
         patching_controls=collect("results/controls/patching/{part}.parquet", part=PATCHING_PARTS),
         tracing=collect("results/tracing/{part}.parquet", part=TRACING_PARTS),
         tracing_controls=collect("results/controls/tracing/{part}.parquet", part=TRACING_PARTS),
-        # Nothing is restored, so the floor is the same at every site.
+        # Of the first site: nothing is restored, so the floor is the same at every site.
         floor=collect("results/floor/{part}.parquet", part=TRACING_PARTS[: len(NOISE_LEVELS)]),
         facts=[
             "results/baseline/{shard}.json",

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Row = dict[str, str]
+
+NULL_BLOCK = 16
 
 
 def cut(items: Sequence[Item], size: int) -> dict[str, list[Item]]:
@@ -26,7 +29,7 @@ class Place:
         return f"{int(shard) + 1} of {self.shards}"
 
 
-def pictures_of(rows: Sequence[dict[str, str]]) -> list[str]:
+def pictures_of(rows: Sequence[Row]) -> list[str]:
     """The sheet's distinct pictures in order of first appearance."""
     return list(dict.fromkeys(row["image"] for row in rows))
 
@@ -42,22 +45,29 @@ def noise_label(level: float) -> str:
     return repr(float(level))
 
 
-def unrelated_rows(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Example → the sheet's row that is its null: the nearest one before with another picture.
+def unrelated_rows(rows: Sequence[Row]) -> dict[str, Row]:
+    """Example → the sheet's row that is its null: a near one with another picture.
 
-    The rows before the first change of picture take the row where it changes, and a sheet of one
-    picture has none. So rows that are added at the end leave the others' nulls alone.
+    It is looked for in the example's own block of 16 rows first, so that shards of 16 rows, or of
+    a multiple, do not need each other; blocks of one picture take what the sheet has, and a sheet
+    of one picture has none. It does not depend on the size of a shard.
     """
-    nulls: dict[str, dict[str, str]] = {}
-    previous = None
+    nulls = _nearest_with_another_picture(rows)
+    for block in cut(rows, NULL_BLOCK).values():
+        nulls |= _nearest_with_another_picture(block)
+    return nulls
+
+
+def _nearest_with_another_picture(rows: Sequence[Row]) -> dict[str, Row]:
+    """Example → the nearest row before with another picture, else the first one after."""
+    nulls: dict[str, Row] = {}
+    before = None
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        if previous is not None:
-            nulls[row["example"]] = previous
+        if before is not None:
+            nulls[row["example"]] = before
         if following is not None and following["image"] != row["image"]:
-            previous = row
-    changes = (row for row in rows if row["image"] != rows[0]["image"])
-    first = next(changes, None)
-    if first is not None:
-        missing = (row["example"] for row in rows if row["example"] not in nulls)
-        nulls.update(dict.fromkeys(missing, first))
+            before = row
+    other = next((row for row in rows if row["image"] != rows[0]["image"]), None)
+    if other is not None:
+        nulls.update({row["example"]: other for row in rows if row["example"] not in nulls})
     return nulls

@@ -20,7 +20,8 @@ from blip_tracing.files import written_whole
 FLOAT_FORMAT = "%.9g"
 # What pandas would guess otherwise: an example called 007, a token "1", levels that are all whole.
 TEXT = (
-    "example", "question", "token", "source_token", "word", "answer", "donor", "role", "reason",
+    "example", "question", "token", "source_token", "word", "answer", "role", "site", "experiment",
+    "control", "donor", "reason", "quantity", "against", "verdict", "where",
 )  # fmt: skip
 TYPES = {**dict.fromkeys(TEXT, str), "noise_level": float}
 PARQUET = ".parquet"
