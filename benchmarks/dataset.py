@@ -1,0 +1,179 @@
+"""Time the whole workflow on a dataset of drawn scenes, in a fresh copy of the project.
+
+    python benchmarks/dataset.py [--scenes N] [--cores N] [--device cpu|cuda] [--folder F] [--plan]
+
+Scenes are drawn, `make_sheet.py` makes an example of each (two questions about colours that the
+miniature answers rightly), and Snakemake measures it all: both sites, seven noise levels, ten draws
+and the null. `--plan` stops once the graph is built. The copy is kept where `--folder` names one.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
+
+from blip_tracing.checkpoint import text_layers
+from blip_tracing.project import copy_project
+
+CHECKPOINT = "resources/miniature/checkpoint"
+SCENES = "scenes"
+SHEET = "config/scenes.tsv"
+CONFIG = "config/scenes.yaml"
+SITES = ["block_input", "block_output"]
+NOISE_LEVELS = [0.1, 0.5, 1, 2, 5, 10, 20]
+# "what is the color of the animal": nine tokens with [CLS] and [SEP], as in the tutorial.
+WORDS = 7
+# The miniature answers one question in a hundred wrongly, and its scene is then left out.
+SCENES_AN_EXAMPLE = 1.05
+PLANS = 3
+# All that an intervention's result is a row of.
+MEASURED = ("patching", "tracing")
+
+
+def configuration(layers: int, device: str) -> dict:
+    """What is measured: everything that the workflow can, in few and large jobs."""
+    return {
+        "model": {"name": CHECKPOINT, "layers": layers},
+        "device": device,
+        "examples": SHEET,
+        "shard_size": 64,
+        "layers_per_job": layers,
+        "noise_levels_per_job": len(NOISE_LEVELS),
+        "patching": {"sites": SITES},
+        "tracing": {"sites": SITES, "noise_levels": NOISE_LEVELS, "samples": 10},
+        "tables": {"format": "parquet"},
+        "report": {"draws_at": 2},
+    }
+
+
+def seconds(project: Path, *command: str) -> float:
+    """Wall time of a Python command in the project; ends here, showing its output, if it fails."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=project,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}")
+    return time.perf_counter() - start
+
+
+def prepare(project: Path, examples: int, device: str) -> dict[str, float]:
+    """Draw the scenes, make the sheet and write the configuration; the seconds of each step."""
+    scenes = int(examples * SCENES_AN_EXAMPLE) + 1
+    drawing = ["resources/miniature/draw_scenes.py", SCENES, "--scenes", str(scenes)]
+    sheet = ["workflow/scripts/make_sheet.py", f"{SCENES}/questions.csv", SHEET]
+    sheet += ["--model", CHECKPOINT, "--pictures", f"{SCENES}/{{id:012d}}.png"]
+    sheet += ["--pairs", "same-picture", "--words", str(WORDS), "--correct"]
+    sheet += ["--sample", str(examples), "--device", device]
+    times = {
+        f"drawing {scenes:,} scenes": seconds(project, *drawing),
+        "making the sheet": seconds(project, *sheet),
+    }
+    layers = text_layers(project / CHECKPOINT)
+    content = yaml.safe_dump(configuration(layers, device))
+    (project / CONFIG).write_text(content, encoding="utf-8")
+    return times
+
+
+def snakemake(project: Path, cores: int, *arguments: str) -> float:
+    """Wall time of a Snakemake command on the dataset."""
+    command = ["-m", "snakemake", "--cores", str(cores), "--configfile", CONFIG, *arguments]
+    return seconds(project, *command)
+
+
+def count_interventions(tables: Path) -> dict[str, int]:
+    """Rows of results and of null controls, each of which is an intervention and its run."""
+    counts = {name: ds.dataset(tables / f"{name}.parquet").count_rows() for name in MEASURED}
+    null = pc.field("control") == "null"
+    return counts | {"null": ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
+
+
+def read_jobs(benchmarks: Path) -> pd.DataFrame:
+    """What Snakemake measured of the jobs: rule, s, max_rss (MiB), a row a job."""
+    jobs = [
+        pd.read_csv(path, sep="\t").assign(rule=path.relative_to(benchmarks).parts[0])
+        for path in sorted(benchmarks.rglob("*.tsv"))
+    ]
+    table = pd.concat(jobs, ignore_index=True)
+    return table.assign(rule=table["rule"].str.removesuffix(".tsv"))
+
+
+def describe_jobs(jobs: pd.DataFrame) -> str:
+    """A line a rule: how many jobs, their time and the largest memory."""
+    measured = jobs.assign(max_rss=pd.to_numeric(jobs["max_rss"], errors="coerce"))
+    table = measured.groupby("rule", sort=False).agg(
+        jobs=("s", "size"), seconds=("s", "sum"), largest_MiB=("max_rss", "max")
+    )
+    return table.sort_values("seconds", ascending=False).round(1).to_string()
+
+
+def report(project: Path, run: float, processor: float) -> None:
+    """Print what the run did, its rate and its jobs."""
+    counts = count_interventions(project / "results/tables")
+    total = sum(counts.values())
+    print(f"{run:8.1f} s the whole run, {processor:.0f} s of processor time")
+    print(f"{total:,} interventions: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    print(f"{total / run:,.0f} interventions a second")
+    jobs = read_jobs(project / "results/benchmarks")
+    largest = pd.to_numeric(jobs["max_rss"], errors="coerce").max()
+    print(f"{largest:,.0f} MiB the largest memory of a job\n")
+    print(describe_jobs(jobs))
+
+
+def measure(project: Path, arguments: argparse.Namespace) -> None:
+    """Prepare, plan and run, printing each time as it is known."""
+    cores = f"{arguments.cores} of {os.cpu_count()} cores"
+    print(f"{platform.machine()}, {cores}, device {arguments.device}")
+    print(f"{arguments.scenes:,} examples, miniature checkpoint, float32")
+    for step, taken in prepare(project, arguments.scenes, arguments.device).items():
+        print(f"{taken:8.1f} s {step}", flush=True)
+    plans = [snakemake(project, arguments.cores, "--dry-run", "--quiet") for _ in range(PLANS)]
+    print(f"{statistics.median(plans):8.1f} s building the graph (snakemake -n)", flush=True)
+    if arguments.plan:
+        return
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = snakemake(project, arguments.cores)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report(project, run, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=1000, help="examples, one a scene")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--folder", type=Path, help="a new folder for the copy, which is kept")
+    parser.add_argument("--plan", action="store_true", help="build the graph alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure in a copy of the project, so that nothing computed before is of use."""
+    arguments = parse()
+    if arguments.folder:
+        measure(copy_project(arguments.folder), arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measure(copy_project(Path(folder) / "project"), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+r"""Turn a dataset of questions about pictures into an examples sheet.
+
+    python workflow/scripts/make_sheet.py color_coco_qa.csv config/color.tsv \
+        --model Salesforce/blip-vqa-base --pairs same-picture --correct --sample 1000
+
+The CSV has the form in which Palit et al. (2023) published theirs: train_image_id_count,
+question_count and answer_count hold the picture's COCO id, a question and its one-word answer.
+Run it in the project's folder, where the workflow will look for the pictures. Every row that does
+not become an example is listed beside the sheet, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, lru_cache
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from blip_tracing.checkpoint import fetch_from_hub, is_local, text_positions
+from blip_tracing.downloads import download_picture
+from blip_tracing.errors import InputError
+from blip_tracing.files import written_whole
+from blip_tracing.pairs import (
+    PAIRINGS,
+    Ask,
+    Drop,
+    Pair,
+    Question,
+    Reason,
+    check_template,
+    count_reasons,
+    draw_pairs,
+    log_of,
+    read_dataset,
+    screen,
+    sheet_of,
+)
+from blip_tracing.pictures import is_url, open_picture, picture_path
+from blip_tracing.tables import write_table
+from blip_tracing.tokens import load_tokenizer, tokenize
+
+COCO = "http://images.cocodataset.org/train2017/{id:012d}.jpg"
+
+
+@contextmanager
+def ask_model(directory: str, device: str, pictures: str) -> Iterator[Ask]:
+    """Load the model; what is yielded gives its first answer token to a question about a picture.
+
+    A picture is fetched when it is first asked about, to where the workflow looks for it.
+    """
+    import torch
+
+    from blip_tracing.engine import ImageMemory, ResumableBlip
+    from blip_tracing.experiments import run_question
+    from blip_tracing.model import encode_pictures, load_model, use_device
+
+    tokenizer = load_tokenizer(directory)
+    with use_device(device, jobs_per_gpu=1) as place, torch.inference_mode():
+        blip = load_model(directory, place, "float32")
+        model = ResumableBlip(blip)
+
+        @lru_cache(maxsize=1)
+        def look_at(picture: int) -> ImageMemory:
+            file = open_picture(fetch(pictures.format(id=picture)))
+            (states,) = encode_pictures(blip, directory, [file])
+            return model.read_images(states[None])
+
+        @cache
+        def ask(picture: int, question: str) -> str:
+            token_ids = [token_id for _, token_id, _ in tokenize(tokenizer, question)]
+            _, logits = run_question(model, look_at(picture), token_ids)
+            return tokenizer.id_to_token(int(logits.argmax())) or ""
+
+        yield ask
+
+
+def fetch(image: str) -> str:
+    """The file of a picture, fetched unless it is there."""
+    path = picture_path(image)
+    if is_url(image) and not Path(path).is_file():
+        download_picture(image, path)
+    return path
+
+
+def drop_without_picture(
+    questions: list[Question], pictures: str
+) -> tuple[list[Question], list[Drop]]:
+    """Drop the questions whose picture should lie on this machine and does not."""
+    kept, dropped = [], []
+    for question in questions:
+        image = pictures.format(id=question.picture)
+        if is_url(image) or Path(image).is_file():
+            kept.append(question)
+        else:
+            dropped.append(Drop(question.row, question.text, Reason.NO_PICTURE, image))
+    return kept, dropped
+
+
+def pair_all(
+    questions: list[Question], directory: str, arguments: argparse.Namespace
+) -> tuple[list[Pair], list[Drop]]:
+    """Pair the questions as the command line says; a bar shows how far the model has come."""
+    sample = arguments.sample
+    total = min(len(questions), sample or len(questions))
+    asking = (
+        ask_model(directory, arguments.device, arguments.pictures)
+        if arguments.correct
+        else nullcontext()
+    )
+    pairs: list[Pair] = []
+    dropped: list[Drop] = []
+    with asking as ask, tqdm(total=total, unit=" questions", disable=ask is None) as bar:
+        pairing = PAIRINGS[arguments.pairs]
+        for outcome in draw_pairs(questions, pairing, arguments.seed, sample, ask):
+            if isinstance(outcome, Pair):
+                pairs.append(outcome)
+            else:
+                dropped.append(outcome)
+            bar.update(sample is None or isinstance(outcome, Pair))
+    return pairs, dropped
+
+
+def write_sheet(sheet: pd.DataFrame, path: Path) -> None:
+    """Write the sheet as tab-separated text, whole or not at all."""
+    with written_whole(path) as file:
+        sheet.to_csv(file, sep="\t", index=False, lineterminator="\n")
+
+
+def make_sheet(arguments: argparse.Namespace) -> str:
+    """Write the sheet and the log of dropped rows; returns what was done, in one paragraph.
+
+    Raises InputError when something given is wrong or no row is left; the log is written then too.
+    """
+    check_template(arguments.pictures)
+    dataset = read_dataset(arguments.questions)
+    name, revision = arguments.model, arguments.revision
+    directory = name if is_local(name) else fetch_from_hub(name, revision)
+    positions, tokenizer = text_positions(directory), load_tokenizer(directory)
+
+    questions, unfit = screen(dataset, tokenizer, positions, arguments.words)
+    questions, unseen = drop_without_picture(questions, arguments.pictures)
+    pairs, unpaired = pair_all(questions, directory, arguments)
+
+    dropped = unfit + unseen + unpaired
+    log = arguments.sheet.with_suffix(".dropped.csv")
+    write_table(log_of(dropped), log)
+    reasons = f"{len(dropped):,} rows dropped, listed in {log}: {count_reasons(dropped)}"
+    if not pairs:
+        raise InputError(f"{arguments.questions}: no row makes an example; {reasons}")
+    write_sheet(sheet_of(pairs, arguments.pictures), arguments.sheet)
+    asked_for = f" (of {arguments.sample:,} asked for)" if arguments.sample else ""
+    return (
+        f"{arguments.sheet}: {len(pairs):,} examples{asked_for} out of {len(dataset):,} rows of "
+        f"{arguments.questions}. {reasons}."
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as argparse reads it."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def parse(command: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("questions", type=Path, help="the dataset, a CSV")
+    parser.add_argument("sheet", type=Path, help="the examples sheet to write, a TSV")
+    parser.add_argument("--model", required=True, help="a checkpoint's directory, or its Hub id")
+    parser.add_argument("--revision", default="main", help="of a Hub model (default: main)")
+    parser.add_argument(
+        "--pairs",
+        choices=PAIRINGS,
+        default="same-picture",
+        help="same-picture: with another question about the picture, of another answer; "
+        "swap-noun: with a question of the dataset that differs in exactly one token",
+    )
+    parser.add_argument("--words", type=positive, help="keep questions of exactly so many words")
+    parser.add_argument(
+        "--correct", action="store_true", help="keep questions that the model answers rightly"
+    )
+    parser.add_argument("--sample", type=positive, help="stop at so many examples (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument(
+        "--pictures",
+        default=COCO,
+        help="address or path of a picture, {id} for its id (default: COCO's server)",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="for --correct"
+    )
+    return parser.parse_args(command)
+
+
+def main() -> int:
+    """Run the command; wrong input ends it with one line and exit code 1."""
+    arguments = parse()
+    try:
+        print(make_sheet(arguments))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
