@@ -1,14 +1,18 @@
-# `make run` builds the default reports, `make test` passes the checks and tests; each sets up
-# what it needs first, in a virtual environment of its own.
+# `make run` builds the default reports, `make supplement` the archive that accompanies a paper,
+# `make test` passes the checks and tests; each sets up what it needs first, in a virtual
+# environment of its own.
 
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 
-.PHONY: run test check benchmark clean
+.PHONY: run supplement test check benchmark clean
 
 run: .venv/run.stamp
 	$(BIN)/snakemake --cores $(CORES)
+
+supplement: .venv/run.stamp
+	$(BIN)/snakemake --cores $(CORES) reports/supplement.zip
 
 test: check
 	$(BIN)/pytest

@@ -71,6 +71,47 @@ def write_tables(
     return folder
 
 
+def write_derived_tables(folder: Path, with_null: bool = True) -> Path:
+    """Write what is derived from the tables that `write_tables` wrote there, and the controls.
+
+    with_null: whether the examples have an unrelated one. Changes in probability are those of
+    the tables; of the rest, numbers are made up: an interval is 0.05 to each side, and cells of
+    the noun in layer 0 alone have a p below 0.05.
+    """
+    random = np.random.default_rng(1)
+    tables = {
+        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        for name in ("answers", "patching", "tracing", "floor")
+    }
+    effects = _effects(tables, random)
+    if not with_null:
+        effects = effects.assign(null_change=np.nan, contrast=np.nan)
+    derived = {
+        "effects": effects,
+        "summary": pd.concat([_run_means(tables), _summary(effects)]),
+        "controls": _controls(effects),
+        "excluded": _excluded(effects),
+    }
+    for name, table in derived.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def write_verdicts(folder: Path) -> Path:
+    """Write the verdicts on three published quantities, one of which differs."""
+    rows = [
+        ("top_logit", "logits of the most probable first tokens", 20, 20, 20.0, np.nan,
+         "agrees", ""),
+        ("patching", "patching map, cell by cell", 216, 215, 216.0, np.nan, "differs",
+         "layer 7, position 7 (animal ← shirt): published 0.1000 ± 5e-05, reproduced 0.2000"),
+        ("noise_cell", "cells of the noise levels", 0, 0, np.nan, np.nan,
+         "unseeded, shown as a distribution", ""),
+    ]  # fmt: skip
+    columns = ["quantity", "title", "compared", "agree", "expected", "p", "verdict", "where"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "verdicts.csv", index=False)
+    return folder
+
+
 def write_pictures(folder: Path, asked: dict[str, Asked] = ASKED) -> dict[str, str]:
     """Draw a small picture for every example; the answer maps examples to paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,6 +231,99 @@ def _floor(
     draws["logit_base"] = 12 + np.log(draws["p_base"])
     draws.insert(0, "example", name)
     return draws
+
+
+def _effects(tables: dict[str, pd.DataFrame], random: np.random.Generator) -> pd.DataFrame:
+    answers = tables["answers"]
+    clean = answers[answers["role"] == "base"].set_index("example")["p_source"]
+    patched = tables["patching"].assign(experiment="patching", noise_level=np.nan)
+    before = patched["example"].map(clean)
+    patched["probability_change"] = patched["p_source"] - before
+    draw = ["example", "noise_level", "sample"]
+    traced = tables["tracing"].merge(tables["floor"], on=draw, suffixes=("", "_floor"))
+    traced["probability_change"] = traced["p_base"] - traced["p_base_floor"]
+    cell = ["example", "site", "noise_level", "layer", "position", "token"]
+    traced = traced.groupby(cell, sort=False)["probability_change"].mean().reset_index()
+    effects = pd.concat([patched, traced.assign(experiment="tracing")], ignore_index=True)
+    last = effects.groupby("example")["position"].transform("max")
+    effects["role"] = np.select(
+        [effects["position"] == 0, effects["position"] == last, effects["position"] == last - 1],
+        ["[CLS]", "[SEP]", "noun"],
+        "before noun",
+    )
+    effects["null_change"] = 0.1 * (random.random(len(effects)) - 0.5)
+    effects["contrast"] = effects["probability_change"] - effects["null_change"]
+    columns = ["experiment", *cell, "role", "probability_change", "null_change", "contrast"]
+    return effects[columns].assign(
+        log_probability_change=0.1, logit_difference=2.0, normalised=0.5, total_effect=0.6,
+        below_threshold=False,
+    )  # fmt: skip
+
+
+def _run_means(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    answers, floor, tracing = (tables[name] for name in ("answers", "floor", "tracing"))
+    samples = floor["sample"].nunique()
+    clean = answers.loc[answers["role"] == "base", "p_base"].mean()
+    parts = [
+        pd.DataFrame({"experiment": ["clean"], "mean": clean, "draws": 1}),
+        _level_means(floor, ["noise_level"]).assign(experiment="floor", draws=samples),
+        _level_means(tracing, ["site", "noise_level"]).assign(experiment="tracing", draws=samples),
+    ]
+    examples = answers["example"].nunique()
+    return _with_ends(
+        pd.concat(parts).assign(role="all", quantity="probability", examples=examples)
+    )
+
+
+def _level_means(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return rows.groupby(by)["p_base"].mean().rename("mean").reset_index()
+
+
+def _summary(effects: pd.DataFrame) -> pd.DataFrame:
+    keys = ["experiment", "site", "noise_level", "layer", "role"]
+    groups = effects.groupby(keys, dropna=False)
+    examples = groups["example"].nunique().reset_index(drop=True)
+    parts = []
+    for quantity in ("probability_change", "contrast"):
+        means = groups[quantity].mean().rename("mean").reset_index()
+        parts.append(means.assign(quantity=quantity, examples=examples, draws=1).dropna(
+            subset="mean"
+        ))  # fmt: skip
+    stands_out = (parts[1]["layer"] == 0) & (parts[1]["role"] == "noun")
+    p = np.where(stands_out, 0.01, 0.5)
+    parts[1] = parts[1].assign(t=3.0, p_family=p, against="null")
+    return _with_ends(pd.concat(parts))
+
+
+def _with_ends(means: pd.DataFrame) -> pd.DataFrame:
+    columns = ["experiment", "site", "noise_level", "layer", "role", "quantity", "mean", "low",
+               "high", "examples", "draws", "t", "p_family", "against"]  # fmt: skip
+    ends = {"low": means["mean"] - 0.05, "high": means["mean"] + 0.05}
+    return means.assign(**ends).reindex(columns=columns)
+
+
+def _controls(effects: pd.DataFrame) -> pd.DataFrame:
+    """A row a control, example, site, noise level and layer; and the nulls, one a cell."""
+    keys = ["experiment", "example", "site", "noise_level"]
+    layers = effects.drop_duplicates([*keys, "layer"])[[*keys, "layer"]]
+    whole = layers["experiment"].map({"patching": "ceiling", "tracing": "all_restored"})
+    nulls = effects.loc[effects["null_change"].notna(), [*keys, "layer", "position"]]
+    parts = [
+        # The first block that is read of the column holds no number.
+        nulls.assign(control="null", difference=np.nan),
+        layers.assign(control="no_op", difference=0.0),
+        layers.assign(control=whole, difference=2e-7),
+    ]
+    return pd.concat(parts).assign(donor="", sample=0, p_base=0.5, p_source=0.1)
+
+
+def _excluded(effects: pd.DataFrame) -> pd.DataFrame:
+    """The first example's traces are all below the threshold."""
+    traced = effects[effects["experiment"] == "tracing"]
+    of_first = traced[traced["example"] == traced["example"].iloc[0]]
+    keys = ["example", "experiment", "site", "noise_level"]
+    runs = of_first.groupby(keys, sort=False).size().rename("rows").reset_index()
+    return runs.assign(reason="total effect below the threshold", value=0.01)
 
 
 def _questions(pair: Asked) -> list[tuple[str, str, str]]:

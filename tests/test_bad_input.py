@@ -34,8 +34,16 @@ def project(clean):
         (CONFIG, "  layers: 6\n", "  layers: 7\n", "model.layers is 7, but"),
         (CONFIG, "examples.tsv", "exmples.tsv", "config/exmples.tsv: there is no such file"),
         (CONFIG, "miniature/checkpoint", "miniature/chekpoint", "there is no directory"),
+        (CONFIG, "  layers: 6", "\tlayers: 6", "config.yaml, line 10: is not YAML (found char"),
+        (
+            CONFIG,
+            "device: auto",
+            "device: cpu\ndevice: cuda",
+            "device is given twice; keep it once",
+        ),
         (SHEET, "ball_kite\t", "animal_shirt\t", "row 3 (example 'animal_shirt'), example:"),
         (SHEET, "what is the color of the ball", " ", "base_question: is empty"),
+        (SHEET, "what is the color of the ball", "what " * 99, "has 101 tokens, the model reads"),
         (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
         (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for wildcards"),
     ],
@@ -50,6 +58,47 @@ def test_one_line_names_the_thing_and_no_job_starts(project, path, old, new, mes
     assert len(lines) == 1, done.stdout
     assert message in lines[0]
     assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize("content", ["- model\n", "model: {name: x\n"])
+def test_a_given_file_that_is_no_configuration_ends_without_a_traceback(project, content):
+    """Snakemake reads it before the workflow, and has its own words for what is wrong."""
+    (project / "given.yaml").write_text(content)
+    done = snakemake(project, "--configfile", "given.yaml")
+    assert done.returncode == 1
+    assert "Config file " in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (project / "results").exists()
+
+
+def test_a_configuration_of_two_files_is_checked_as_one(project):
+    (project / "one.yaml").write_text("model: {name: resources/miniature/checkpoint, layers: 6}\n")
+    (project / "two.yaml").write_text("examples: config/examples.tsv\ntracing: {sites: mlp}\n")
+    done = snakemake(project, "--configfile", "one.yaml", "two.yaml")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        f"{project}/one.yaml + {project}/two.yaml: tracing.sites: 'mlp' is text, not a list"
+    )
+
+
+def test_a_sheet_as_a_spreadsheet_saves_it_is_planned(project):
+    """A byte-order mark, Windows line ends, trailing blanks and tabs, questions in any script."""
+    picture = "resources/miniature/images/animal_shirt.png"
+    lines = [
+        "example\timage\tbase_question\tsource_question\t\t",
+        f"one\t{picture}\tчто это \tгде это\t \t",
+        "",
+        f"two\t{picture}  \t什么?\t誰か!\u3000\t\t",
+        f"three\t{picture}\tما هذا؟\tمن هذا؟",
+        "\t\t\t\t\t",
+    ]
+    (project / SHEET).write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert (
+        "row 2 (example 'one'), source_question: the tokenizer does not know 'где'" in done.stdout
+    )
+    assert "Traceback" not in done.stdout
 
 
 def test_an_answer_that_is_several_tokens_is_refused(project):

@@ -18,7 +18,15 @@ from project import ROOT, copy_project, planned_jobs
 
 pytestmark = [pytest.mark.conda, pytest.mark.workflow]
 
-REPORTS = {"render_baseline": 1, "render_patching": 1, "render_tracing": 1}
+REPORTS = {
+    "render_baseline": 1,
+    "render_patching": 1,
+    "render_tracing": 1,
+    "tell_story": 1,
+    # Collected anew whenever a page is.
+    "collect_runtimes": 1,
+    "render_runtime": 1,
+}
 GRAPH = {
     "fetch_model": 1,
     "encode_images": 1,
@@ -28,6 +36,10 @@ GRAPH = {
     "collect_baseline": 1,
     "collect_patching": 1,
     "collect_tracing": 1,
+    "collect_controls": 1,
+    "measure_effects": 1,
+    "collect_effects": 1,
+    "summarize_effects": 1,
     **REPORTS,
 }
 

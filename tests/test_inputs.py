@@ -1,10 +1,12 @@
 """Wrong input is said in one line that names the file, the row or key, and the mend."""
 
 import copy
+import datetime as dt
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from blip_tracing.inputs import (
     check_pictures,
     load_sheet,
 )
+from blip_tracing.planning import check_config_file, check_named_files, read_inputs
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "workflow/schemas"
@@ -72,7 +75,8 @@ def config_refusal(config: dict[str, Any]) -> str:
 def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     check_config(config, CONFIG_SCHEMA, str(path))
-    assert filled(config) == config, "a shipped configuration shows every key"
+    nothing_to_compare_with = {"published": ""}
+    assert filled(config) == nothing_to_compare_with | config, "it shows every key"
 
 
 def test_the_smallest_configuration_is_enough() -> None:
@@ -100,10 +104,24 @@ def test_snakemake_fills_in_the_defaults_of_every_group() -> None:
             "samples": 10,
             "seed": 0,
         },
+        "controls": {"null_samples": 1},
+        "effects": {
+            "total_effect": 0.05,
+            "roles": [
+                {"role": "[CLS]", "token": r"\[CLS\]"},
+                {"role": "before noun", "before": "noun"},
+                {"role": "noun", "pair": "differs"},
+                {"role": "[SEP]", "token": r"\[SEP\]"},
+            ],
+            "resamples": 2000,
+        },
+        "tables": {"format": "csv"},
+        "published": "",
         "report": {"examples": 12, "draws_at": 1.0},
     }
 
 
+ROLES = "effects.roles"
 LEVELS = "tracing.noise_levels"
 
 
@@ -154,6 +172,29 @@ LEVELS = "tracing.noise_levels"
             3,
             ": 3 is not in tracing.noise_levels; give one of 0.1, 0.5, 1, 2, 5, 10, 20",
         ),
+        ("tracing.samples", 2**63, ": 9223372036854775808 is a number, not a whole number"),
+        (LEVELS, [10**400, 1.0], f"[0]: 1{'0' * 79}… is a number, not a finite number"),
+        ("model.name", "x" * 200 + "\n", ": holds the control character U+000A, which no editor"),
+        ("model.revision", dt.date(2026, 11, 23), ": 2026-11-23 is a date, not text"),
+        ("device", "g" * 200, f": '{'g' * 79}… is unknown; known are auto, cpu, cuda"),
+        (
+            "controls.null_samples",
+            11,
+            ": 11 is more than the 10 of tracing.samples, whose draws the null shares; "
+            "give at most 10",
+        ),
+        (ROLES, [], ": is empty; give the common axis of questions of different lengths"),
+        (ROLES, [{"role": "noun", "paar": "same"}], "[0].paar is not a known key; did you mean"),
+        (ROLES, [{"pair": "same"}], "[0].role is missing: give the role's name"),
+        (ROLES, [{"role": "a", "token": "(b"}], "[0].token: '(b' is no regular expression"),
+        (ROLES, [{"role": "a"}, {"role": "a"}], "[1].role: 'a' is given twice"),
+        (ROLES, [{"role": "a", "before": "b"}], "[0].before: 'b' is not a role; known are a"),
+        (ROLES, [{"role": "a", "after": "a"}], ": refer to each other in a circle: a"),
+        (
+            ROLES,
+            [{"role": "a", "after": "b"}, {"role": "b", "before": "a"}],
+            ": refer to each other in a circle: ",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_mend(path: str, value: object, message: str) -> None:
@@ -179,6 +220,15 @@ def test_a_missing_key_is_named_with_its_meaning(path: str, message: str) -> Non
     assert config_refusal(config).startswith(message)
 
 
+def test_lists_that_hold_themselves_are_refused() -> None:
+    first: list[Any] = []
+    second: list[Any] = []
+    first.append(first)
+    second.append(second)
+    message = config_refusal(with_key(LEVELS, [first, second]))
+    assert message == "is nested without end; write out what is meant"
+
+
 def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
     config = {"modle": SMALLEST["model"], "examples": SMALLEST["examples"]}
     required_first = {"required": None, **CONFIG_SCHEMA} | {"required": CONFIG_SCHEMA["required"]}
@@ -187,12 +237,13 @@ def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
         assert message == "config.yaml: modle is not a known key; did you mean model?"
 
 
-def test_the_level_of_the_draws_matters_only_where_something_is_traced() -> None:
+def test_levels_and_draws_matter_only_where_something_is_traced() -> None:
     levels = {"noise_levels": [0.5, 2]}
     assert config_refusal(SMALLEST | {"tracing": levels}) == (
         "report.draws_at: 1.0 is not in tracing.noise_levels; give one of 0.5, 2"
     )
-    check_config(SMALLEST | {"tracing": levels | {"sites": []}}, CONFIG_SCHEMA, "config.yaml")
+    untraced = {"tracing": levels | {"sites": []}, "controls": {"null_samples": 20}}
+    check_config(SMALLEST | untraced, CONFIG_SCHEMA, "config.yaml")
 
 
 def keys(schema: dict[str, Any], at: str = "") -> dict[str, dict[str, Any]]:
@@ -214,6 +265,88 @@ def test_every_key_is_described_and_every_optional_one_has_a_right_default(
         if "default" in key:
             resolved = {**key, "$defs": schema.get("$defs", {})}
             Draft202012Validator(resolved).validate(key["default"])
+
+
+# --- the configuration's file
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- model\n", ": holds no keys; begin with config/config.yaml, which holds all"),
+        (b"", ": holds no keys; begin with config/config.yaml, which holds all"),
+        (b"model:\n\tname: x\n", ", line 2: is not YAML (found character '\\t' that cannot start"),
+        (b"device: cpu\nmodel: {name: x\n", ", line 3: is not YAML (expected ',' or '}', but got"),
+        (b"a: !!python/object:os.system x\n", ", line 1: is not YAML (could not determine a const"),
+        (b"device: cpu\n\ndevice: cuda\n", ", line 3: is not YAML (device is given twice; keep"),
+        (b"device: caf\xe9\n", ", line 1: is not UTF-8 text; save it as UTF-8"),
+        ("device: cpu\n".encode("utf-16"), ", line 1: is not UTF-8 text; save it as UTF-8"),
+        (b"device: c\0pu\n", ": is not YAML (unacceptable character #x0000"),
+        (b"a: 2026-13-45\n", ": holds a value that YAML cannot read (month must be in 1..12"),
+        (b"a: " + b"[" * 5000, ": is nested too deeply; write it out flat"),
+    ],
+)
+def test_what_is_no_configuration_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    assert refusal(check_config_file, path).startswith(f"{path}{message}")
+
+
+def test_a_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    for path, reason in [
+        (tmp_path / "none.yaml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ]:
+        message = refusal(check_config_file, path)
+        assert message == f"{path}: cannot be read ({reason}); mend its path or its rights"
+
+
+def test_json_and_merge_keys_and_a_byte_order_mark_are_yaml_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for content in (
+        '{\n\t"device": "cpu"\n}',
+        "\ufeffdevice: cpu\n",
+        "a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: *a\n  <<: *b\n",
+    ):
+        path.write_text(content, encoding="utf-8")
+        check_config_file(path)
+
+
+# --- configuration, sheet and files together
+
+
+def test_the_shipped_inputs_are_planned_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    assert check_named_files(config, read_inputs(config, [SHIPPED[0]])) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("published", "tutorial.csv", "published: there is no file tutorial.csv; mend its path"),
+        ("model.name", "resources/miniature", "resources/miniature/config.json: is missing"),
+        ("model.name", "x" * 300, f"{'x' * 300}: cannot be read (File name too long)"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, path: str, value: str, message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = with_key(path, value)
+    assert refusal(check_named_files, filled(config), read_inputs(config, [])).startswith(message)
+
+
+def test_weights_that_are_missing_are_named_before_any_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    shutil.copytree(config["model"]["name"], tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/model.safetensors").unlink()
+    config["model"]["name"] = str(tmp_path / "checkpoint")
+    message = refusal(check_named_files, config, read_inputs(config, []))
+    assert message.startswith(f"{tmp_path / 'checkpoint'}: holds no model.safetensors")
 
 
 # --- the sheet
@@ -319,6 +452,18 @@ UNSAFE = (
             "two\tone.png\twhat\twhat\t" + "0" * 64,
             "image_sha256: row 2 gives the same image another; keep one",
         ),
+        (
+            "two\tx.png\tw\x1bhat\twhat",
+            "base_question: holds the control character U+001B, which no editor shows; remove it",
+        ),
+        (
+            "two\tx.png\twhat\twh\u2028at",
+            "source_question: holds the control character U+2028, which no editor shows; remove it",
+        ),
+        (
+            "two\tx.png\twhat\t" + "what " * 1000,
+            "source_question: has 4,999 characters; 4,096 are the most",
+        ),
     ],
 )
 def test_a_wrong_cell_is_named_with_its_mend(tmp_path: Path, row: str, message: str) -> None:
@@ -336,12 +481,28 @@ def test_a_wrong_cell_is_named_with_its_mend(tmp_path: Path, row: str, message: 
         ),
         (
             'two\tx.png\t"what\twhat',
-            ": a cell goes on over the line's end; close or remove its double quote (\")",
+            ': cannot be read (unexpected end of data); close or remove its double quotes (")',
+        ),
+        (
+            'two\tx.png\t"what" is it\twhat',
+            ": cannot be read (a tab expected after '\"'); close or remove its double quotes (\")",
+        ),
+        (
+            'two\tx.png\t"what\nis"\twhat',
+            ": a cell goes on over the line's end; close or remove its double quotes (\")",
         ),
     ],
 )
 def test_a_wrong_row_is_named_with_its_mend(tmp_path: Path, row: str, message: str) -> None:
     assert row_3_refusal(tmp_path, row) == message
+
+
+def test_a_name_that_no_file_can_have_is_named(tmp_path: Path) -> None:
+    message = row_3_refusal(tmp_path, f"{'n' * 101}\tx.png\twhat\twhat")
+    assert message == (
+        f" (example '{'n' * 79}…), example: has 101 characters and files are called by it; "
+        "100 are the most"
+    )
 
 
 def row_3_refusal(folder: Path, row: str) -> str:
@@ -395,7 +556,8 @@ EMPTY = f": is empty; its first line names the columns {NEEDED}"
         (HEADER.encode() + b"\ncaf\xe9\t", f", row 2: is not UTF-8 text; {SAVE_AS_TEXT}"),
         (
             HEADER.encode() + b'\n"' + b"long " * 50_000,
-            ", row 2: cannot be read (field larger than field limit (131072)); mend its quotes",
+            ", row 2: cannot be read (field larger than field limit (131072)); "
+            'close or remove its double quotes (")',
         ),
     ],
     ids=["empty", "blank", "no rows", "zip", "UTF-16", "Latin-1", "endless cell"],
@@ -531,6 +693,10 @@ def test_the_layers_are_the_checkpoints(checkpoint: Path) -> None:
             ": base_question has 9 tokens, source_question 8, and patching needs equally many; "
             "reword one, or set patching.sites to [] to trace only",
         ),
+        (
+            "what\t\u200b\u200c",
+            ", source_question: has no word that can be seen; ask something",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_with_its_mend(
@@ -542,6 +708,12 @@ def test_a_row_that_does_not_fit_is_named_with_its_mend(
 def test_the_longest_question_fits(checkpoint: Path) -> None:
     longest = "what " * (POSITIONS - 2)
     assert check_row(checkpoint, f"{longest}\t{longest}") == []
+
+
+def test_questions_in_any_script_are_read(checkpoint: Path) -> None:
+    warnings = check_row(checkpoint, "что это 什么\tكيف حال\u200cک 👩\u200d🎨?")
+    assert len(warnings) == 2 + 2 + 4
+    assert "base_question: the tokenizer does not know 'что', which becomes [UNK]" in warnings[0]
 
 
 def test_questions_of_different_lengths_can_be_traced(checkpoint: Path) -> None:
@@ -571,7 +743,7 @@ def test_the_default_sheet_fits_the_miniature(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_checks_load_neither_torch_nor_transformers() -> None:
     scripts = ROOT / "workflow/scripts"
-    modules = ["inputs", "checkpoint", "downloads", "logs"]
+    modules = ["planning", "run_lock", "downloads", "logs"]
     program = "; ".join(f"import blip_tracing.{module}" for module in modules)
     program += "; import fetch_model, fetch_image, sys; print(*sys.modules)"
     loaded = subprocess.run(

@@ -34,8 +34,9 @@ needs_daemons = pytest.mark.skipif(
 NAMES = ("answers", "baseline", "floor", "patching", "tokens", "tracing")
 TABLES = [f"results/tables/{name}.csv" for name in NAMES]
 MODEL_RULES = ("encode_images", "answer_baseline", "patch_layer", "trace_noise")
-REPORT_RULES = ("render_baseline", "render_patching", "render_tracing")
-LOCAL_RULES = ("fetch_model", "collect_baseline", "collect_patching", "collect_tracing", "all")
+REPORT_RULES = ("render_baseline", "render_patching", "render_tracing", "render_runtime")
+COLLECTED = ("baseline", "patching", "tracing", "controls", "effects", "runtimes")
+LOCAL_RULES = ("fetch_model", *(f"collect_{name}" for name in COLLECTED), "all")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -160,7 +161,7 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def untraced(default_run: Path, folder: Path) -> Path:
     """A finished run without its tracing, which is left to do."""
     project = shutil.copytree(default_run, folder)
-    for made in ("tracing", "floor", "logs/trace_noise"):
+    for made in ("tracing", "floor", "controls/tracing", "logs/trace_noise"):
         shutil.rmtree(project / "results" / made)
     for table in ("tracing", "floor"):
         (project / f"results/tables/{table}.csv").unlink()

@@ -3,16 +3,27 @@
 from collections import Counter
 
 import pytest
-from project import ROOT, planned_jobs, run
+from project import ROOT, planned_jobs, run, snakemake
 
 from blip_tracing.staleness import code_digest, code_files
 
 pytestmark = pytest.mark.workflow
 
 SCRIPTS = ROOT / "workflow/scripts"
+# What any change of a measurement brings with it: the pages that show all of the run.
+STORY = {"tell_story": 1, "collect_runtimes": 1, "render_runtime": 1}
 REPORTS = {"render_baseline": 1, "render_patching": 1, "render_tracing": 1}
 COLLECTIONS = {"collect_baseline": 1, "collect_patching": 1, "collect_tracing": 1}
 EXPERIMENTS = {"answer_baseline": 1, "patch_layer": 1, "trace_noise": 1}
+# What follows a patch or a trace besides its own collection. The tracing report shows averages.
+EFFECTS = {
+    "measure_effects": 1,
+    "collect_effects": 1,
+    "collect_controls": 1,
+    "summarize_effects": 1,
+    "render_tracing": 1,
+    **STORY,
+}
 
 
 def edit(project, path, old, new):
@@ -40,7 +51,7 @@ def test_a_comment_in_the_readme_changes_nothing(finished):
 def test_a_noise_level_reruns_its_jobs_its_collection_and_its_report(finished):
     edit(finished, "config/config.yaml", "10, 20]", "10, 20, 50]")
     # The seven levels there were are one job, which stays; the new one is a job of its own.
-    assert planned_jobs(finished) == Counter(trace_noise=1, collect_tracing=1, render_tracing=1)
+    assert planned_jobs(finished) == Counter(trace_noise=1, collect_tracing=1, **EFFECTS)
 
 
 def test_a_row_appended_to_the_sheet_touches_the_last_shard_alone(finished):
@@ -51,27 +62,30 @@ def test_a_row_appended_to_the_sheet_touches_the_last_shard_alone(finished):
     )
     append(finished, "config/examples.tsv", row + "\n")
     # The picture is an old one, encoded in the first shard: no picture is encoded.
-    assert planned_jobs(finished) == Counter({**EXPERIMENTS, **COLLECTIONS, **REPORTS})
+    assert planned_jobs(finished) == Counter({**EXPERIMENTS, **COLLECTIONS, **REPORTS, **EFFECTS})
     run(finished, "--quiet", "all")
-    first = finished / "results/patching/block_input/layers_0-5/0000.csv"
-    second = finished / "results/patching/block_input/layers_0-5/0001.csv"
+    first = finished / "results/patching/block_input/layers_0-5/0000.parquet"
+    second = finished / "results/patching/block_input/layers_0-5/0001.parquet"
     assert first.stat().st_mtime < second.stat().st_mtime
 
 
 @pytest.mark.parametrize("report", ["baseline", "patching", "tracing"])
 def test_a_notebook_reruns_its_report_alone(finished, report):
     edit(finished, f"workflow/notebooks/{report}.ipynb", "# ", "# A better title: ")
-    assert planned_jobs(finished) == Counter({f"render_{report}": 1})
+    assert planned_jobs(finished) == Counter(
+        {f"render_{report}": 1, "collect_runtimes": 1, "render_runtime": 1}
+    )
 
 
 @pytest.mark.parametrize(
     ("module", "rules"),
     [
-        ("noise", {"trace_noise": 1, "collect_tracing": 1, "render_tracing": 1}),
-        ("figures", REPORTS),
+        ("noise", {"trace_noise": 1, "collect_tracing": 1, **EFFECTS}),
+        ("figures", {**REPORTS, **STORY}),
+        ("engine", {**EXPERIMENTS, **COLLECTIONS, **REPORTS, **EFFECTS}),
         (
-            "engine",
-            {**EXPERIMENTS, **COLLECTIONS, **REPORTS},
+            "statistics",
+            {"summarize_effects": 1, "render_tracing": 1, **STORY},
         ),
     ],
 )
@@ -82,7 +96,9 @@ def test_a_module_reruns_exactly_the_rules_that_use_it(finished, module, rules):
 
 def test_a_script_reruns_its_rule(finished):
     append(finished, "workflow/scripts/patch_layer.py", "\n# a change\n")
-    assert planned_jobs(finished) == Counter(patch_layer=1, collect_patching=1, render_patching=1)
+    assert planned_jobs(finished) == Counter(
+        patch_layer=1, collect_patching=1, render_patching=1, **EFFECTS
+    )
 
 
 def test_a_file_touched_but_not_changed_reruns_nothing(finished):
@@ -94,10 +110,31 @@ def test_a_file_touched_but_not_changed_reruns_nothing(finished):
 
 def test_what_was_deleted_is_made_again(finished):
     (finished / "results/tables/floor.csv").unlink()
-    assert planned_jobs(finished) == Counter(collect_tracing=1, render_tracing=1)
+    assert planned_jobs(finished) == Counter(collect_tracing=1, render_tracing=1, **STORY)
     run(finished)
     (finished / "reports/figures/patching_block_input_hat_box.pdf").unlink()
-    assert planned_jobs(finished) == Counter(render_patching=1)
+    assert planned_jobs(finished) == Counter(
+        render_patching=1, collect_runtimes=1, render_runtime=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "mend"),
+    [
+        ("results/tracing/block_input/noise_0.1-20.0/0000.parquet", "collect_tracing"),
+        ("results/states/0000.safetensors", "patch_layer"),
+        ("results/role_means/0000.parquet", "summarize_effects"),
+    ],
+)
+def test_a_result_cut_short_is_noticed_by_the_job_that_reads_it(finished, path, mend):
+    whole = (finished / path).read_bytes()
+    (finished / path).write_bytes(whole[:-100])
+    stopped = snakemake(finished, mend)
+    assert stopped.returncode == 1
+    assert f"{path}: is not what its job wrote" in stopped.stdout
+    assert "Traceback" not in stopped.stdout
+    (finished / path).unlink()
+    assert planned_jobs(finished, mend)[mend] == 1
 
 
 def test_the_digest_follows_imports_of_imports():

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from blip_tracing.errors import InputError
+from blip_tracing.files import check_files
 from blip_tracing.graph import cut, group, noise_label, pictures_of, unrelated_rows
-from blip_tracing.provenance import check_files, merge_facts, write_facts
+from blip_tracing.provenance import merge_facts, write_facts
 from blip_tracing.tables import cells_table, collect_tables, read_table, write_table
-
 
 FORMATS = ("csv", "parquet")
 
@@ -93,7 +93,7 @@ def test_a_file_cut_short_or_edited_is_noticed(tmp_path, change):
     write_facts(merge_facts([str(tmp_path / "job.json")], [str(table)]), facts)
     check_files([str(facts)], [str(table)])
     table.write_bytes(change(table.read_bytes()))
-    with pytest.raises(InputError, match="is not what its job wrote .* delete it"):
+    with pytest.raises(InputError, match=r"is not what its job wrote .* delete it"):
         check_files([str(facts)], [str(table)])
 
 

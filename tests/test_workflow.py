@@ -229,7 +229,9 @@ def test_reports_and_figures_are_there(default_run):
         for suffix in ("html", "ipynb"):
             assert (default_run / f"reports/{report}.{suffix}").stat().st_size > 10_000
     for suffix in ("pdf", "svg", "png"):
-        assert len(list((default_run / "reports/figures").glob(f"*.{suffix}"))) == 6 * len(SHEET)
+        assert (
+            len(list((default_run / "reports/figures").glob(f"*.{suffix}"))) == 6 * len(SHEET) + 1
+        )
 
 
 def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path):
@@ -247,7 +249,8 @@ def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path)
         if "noise_level" in expected:
             levels = expected["noise_level"]
             expected = expected[levels.isin([2, 5]) | levels.isna()].reset_index(drop=True)
-        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
+        # A logit of ten has six digits behind the point in float32.
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_shard_that_fails_costs_that_shard_alone(tmp_path):

@@ -1,61 +1,54 @@
 # What all stages share: checked inputs, the shards, and the digests that make results stale.
 
+import logging
 import re
 import sys
 from pathlib import Path
 
-import yaml
-from snakemake.utils import validate
-
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
-from blip_tracing.checkpoint import checkpoint_files, is_local, known_directory
+from blip_tracing.checkpoint import checkpoint_files, is_local
 from blip_tracing.devices import check_device
-from blip_tracing.errors import InputError
 from blip_tracing.graph import Place, cut, group, noise_label, pictures_of, unrelated_rows
-from blip_tracing.inputs import (
-    check_against_checkpoint,
-    check_config,
-    check_pictures,
-    load_sheet,
-)
 from blip_tracing.pictures import is_url, picture_path
+from blip_tracing.planning import (
+    check_config_file,
+    check_named_files,
+    ending_in_one_line,
+    read_inputs,
+)
+from blip_tracing.run_lock import begin_run
 from blip_tracing.staleness import code_digest
 
-SCHEMAS = Path(workflow.basedir) / "workflow/schemas"
 SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
+DEFAULT_CONFIG = "config/config.yaml"
+
+# Snakemake writes a log of its own, each line of which would show a traceback on a full disk.
+logging.raiseExceptions = False
+
+# A file given with --configfile stands alone: nothing of the default is merged into it.
+if not workflow.overwrite_configfiles:
+    with ending_in_one_line():
+        check_config_file(DEFAULT_CONFIG)
+
+    configfile: DEFAULT_CONFIG
 
 
-def read_inputs():
-    """Check the configuration, fill in its defaults, and check and return the sheet."""
-    schema = yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text())
-    check_config(config, schema, " + ".join(map(str, workflow.configfiles)))
-    validate(config, str(SCHEMAS / "config.schema.yaml"))
-    if config["model"]["name"].startswith("~"):
-        config["model"]["name"] = str(Path(config["model"]["name"]).expanduser())
-    sheet = load_sheet(config["examples"])
-    validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
-    return sheet
-
-
-def check_machine_and_files(sheet):
-    """Check what jobs would otherwise trip over; once, not in every job's own process."""
-    if workflow.local_exec:  # a cluster's head node needs no GPU
-        check_device(config["device"])
-    check_pictures(sheet, config["examples"])
-    directory = known_directory(**config["model"])
-    if directory:
-        for warning in check_against_checkpoint(config, sheet, directory, config["examples"]):
+with ending_in_one_line():
+    SHEET = read_inputs(config, workflow.configfiles)
+    if workflow.is_main_process:
+        for warning in check_named_files(config, SHEET):
             logger.warning(warning)
 
 
-try:
-    SHEET = read_inputs()
-    if workflow.is_main_process:
-        check_machine_and_files(SHEET)
-except InputError as error:
-    logger.error(str(error))
-    sys.exit(1)
+onstart:
+    # Here and not above: jobs are about to run, as they are not on a dry run or a --summary.
+    with ending_in_one_line():
+        if workflow.local_exec:  # a cluster's head node needs no GPU
+            check_device(config["device"])
+        if warning := begin_run(Path.cwd()):
+            logger.warning(warning)
+
 
 ROWS = SHEET.to_dict("records")
 EXAMPLES = [row["example"] for row in ROWS]

@@ -1,9 +1,7 @@
 # Reports: papermill runs a notebook on the tables; figures are saved beside the page.
 
 
-SHOWN = EXAMPLES[: config["report"]["examples"]]
-FORMATS = ["pdf", "svg", "png"]
-REPORTS = ["baseline", *EXPERIMENTS]
+REPORTS = ["baseline", *EXPERIMENTS, "runtime"]
 SHOWN_TABLES = {
     page: {name: table(name) for name in [*names, "answers", "tokens"]}
     for page, names in {
@@ -11,24 +9,6 @@ SHOWN_TABLES = {
         "patching": ["patching"],
         "tracing": ["tracing", "floor", "summary"],
     }.items()
-}
-FIGURES = {
-    "baseline": collect(
-        "reports/figures/baseline_{example}.{format}", example=SHOWN, format=FORMATS
-    ),
-    "patching": collect(
-        "reports/figures/patching_{site}_{example}.{format}",
-        site=SITES["patching"],
-        example=SHOWN,
-        format=FORMATS,
-    ),
-    "tracing": collect(
-        "reports/figures/tracing_{kind}_{site}_{example}.{format}",
-        kind=["levels", "means", "draws", "mean"],
-        site=SITES["tracing"],
-        example=SHOWN,
-        format=FORMATS,
-    ),
 }
 
 
@@ -39,8 +19,8 @@ rule render_baseline:
         pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
     output:
         notebook="reports/baseline.ipynb",
-        page="reports/baseline.html",
-        figures=FIGURES["baseline"],
+        page=page_in_report("baseline"),
+        figures=figures_in_report("baseline"),
     log:
         "results/logs/render_baseline.log",
     benchmark:
@@ -53,6 +33,7 @@ rule render_baseline:
             "examples": SHOWN,
             "pictures": {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
         },
+        n=len(EXAMPLES),
         code=[code_of("render_report.py"), code_of("../notebooks/baseline.ipynb")],
     message:
         "rendering the report of the answers"
@@ -66,8 +47,8 @@ rule render_patching:
         tables=SHOWN_TABLES["patching"].values(),
     output:
         notebook="reports/patching.ipynb",
-        page="reports/patching.html",
-        figures=FIGURES["patching"],
+        page=page_in_report("patching"),
+        figures=figures_in_report("patching"),
     log:
         "results/logs/render_patching.log",
     benchmark:
@@ -76,6 +57,7 @@ rule render_patching:
         "../../envs/report.yaml"
     params:
         parameters={"tables": SHOWN_TABLES["patching"], "examples": SHOWN},
+        n=len(EXAMPLES),
         code=[code_of("render_report.py"), code_of("../notebooks/patching.ipynb")],
     message:
         "rendering the report of the patches"
@@ -89,8 +71,8 @@ rule render_tracing:
         tables=SHOWN_TABLES["tracing"].values(),
     output:
         notebook="reports/tracing.ipynb",
-        page="reports/tracing.html",
-        figures=FIGURES["tracing"],
+        page=page_in_report("tracing"),
+        figures=figures_in_report("tracing"),
     log:
         "results/logs/render_tracing.log",
     benchmark:
@@ -103,6 +85,7 @@ rule render_tracing:
             "examples": SHOWN,
             "draws_at": config["report"]["draws_at"],
         },
+        n=len(EXAMPLES),
         code=[code_of("render_report.py"), code_of("../notebooks/tracing.ipynb")],
     message:
         "rendering the report of the traces"

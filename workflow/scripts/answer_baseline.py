@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 
 from blip_tracing.engine import ImageMemory, ResumableBlip, score_answers
 from blip_tracing.experiments import check_finite, run_question
+from blip_tracing.files import check_files
 from blip_tracing.logs import log_to
-from blip_tracing.provenance import check_files, describe_job, write_facts
+from blip_tracing.provenance import describe_job, write_facts
 from blip_tracing.shards import ROLES, open_model
 from blip_tracing.tables import write_table
 from blip_tracing.tensors import read_image, write_tensors

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from blip_tracing.files import check_files
 from blip_tracing.logs import log_to
-from blip_tracing.provenance import check_files, merge_facts, write_facts
+from blip_tracing.provenance import merge_facts, write_facts
 from blip_tracing.tables import collect_tables
 
 

@@ -15,8 +15,9 @@ from blip_tracing.effects import (
     patching_cells,
     tracing_cells,
 )
+from blip_tracing.files import check_files
 from blip_tracing.logs import log_to
-from blip_tracing.provenance import check_files, merge_facts, write_facts
+from blip_tracing.provenance import merge_facts, write_facts
 from blip_tracing.roles import assign_roles
 from blip_tracing.tables import read_table, table_writer, write_table
 

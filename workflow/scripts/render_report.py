@@ -21,6 +21,9 @@ from blip_tracing.logs import log_to
 
 TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
+# Papermill's cell of the parameters given, to which it also gives a random name.
+INJECTED = "injected-parameters"
+
 # A socket's path holds some 100 characters; `/kernel-12` follows the folder's.
 LONGEST_SOCKET_FOLDER = 85
 
@@ -145,12 +148,19 @@ def execute(notebook: str | os.PathLike[str], parameters: Mapping[str, Any]) -> 
 
 
 def without_the_hour(notebook: NotebookNode) -> NotebookNode:
-    """The executed notebook without times and random names: the same tables, the same bytes."""
+    """The executed notebook without times, random names and addresses in memory.
+
+    The same tables then give the same bytes.
+    """
     notebook.metadata.pop("papermill", None)
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"
+    for cell in notebook.cells:
+        if INJECTED in cell.metadata.get("tags", []):
+            cell.id = INJECTED
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data.pop("text/plain", None)
     return notebook
 
 

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip_tracing.effects import ALL_LAYERS, QUANTITIES, TRACING
+from blip_tracing.files import check_files
 from blip_tracing.logs import log_to
-from blip_tracing.provenance import check_files, merge_facts, write_facts
+from blip_tracing.provenance import merge_facts, write_facts
 from blip_tracing.statistics import max_t_test, mean_intervals
 from blip_tracing.tables import table_writer
 

@@ -3,6 +3,8 @@
 Every function takes whole tables (as `tables.read_table` reads them), picks the example's rows and
 returns a figure; `save_figure` writes it to files and `show_figure` also shows it in a notebook.
 Figures grow with the number of layers, tokens and facets, so that text keeps its printed size.
+Maps can also be given the width of a journal's column; they then have no title, and grow in height
+alone.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ FONT = "DejaVu Sans"
 TITLE_SIZE, TEXT_SIZE, STRIP_SIZE, TICK_SIZE = 9.0, 7.5, 7.0, 6.5
 INK, PALE_INK, HAIRLINE = "#1A1A1A", "#595959", "#DCDCE2"
 # From the palette of Okabe and Ito, told apart by colour-blind readers.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B4B4B4"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B4B4B4"
 PALETTE = "Purples"
 TENTHS = [tenth / 10 for tenth in range(11)]
 
@@ -98,6 +100,10 @@ TILE_WIDTH, WIDEST_TILE = 0.155, 0.4
 FACET_GAP = 0.1
 STRIP_HEIGHT = 0.24
 LINE_HEIGHT = 0.165
+# Of tick labels, which stand closer where the width is given.
+LOWEST_TILE, NARROWEST_TILE, LAYER_WIDTH = 0.11, 0.07, 0.15
+# Of a given width, what the tokens beside the maps may take before they break into lines.
+LABEL_SHARE = 0.36
 # Of the layers' numbers, the axis title and the colour bar below the facets.
 FOOT_HEIGHT = 0.85
 SWATCH_WIDTH = 0.22
@@ -119,7 +125,7 @@ class Pair:
 
 def pair_of(answers: pd.DataFrame, example: str) -> Pair:
     """The example's questions and answers, from the table of answers."""
-    rows = _rows_of(answers, example=example).to_dict("records")
+    rows = rows_of(answers, example=example).to_dict("records")
     asked = {row["role"]: row for row in rows}
     base, source = asked["base"], asked["source"]
     return Pair(
@@ -160,7 +166,7 @@ def baseline(
 ) -> Figure:
     """The picture with its two questions and the most probable first answer tokens of each."""
     pair = pair_of(answers, example)
-    rows = _rows_of(baseline, example=example).sort_values("rank")
+    rows = rows_of(baseline, example=example).sort_values("rank")
     asked = [("base", pair.base_question), ("source", pair.source_question)]
     bars = [rows[rows["role"] == role] for role, _ in asked]
     label_width = 0.12 + max(_text_width(printable(word), TEXT_SIZE) for word in rows["token"])
@@ -208,10 +214,19 @@ def baseline(
     return figure
 
 
-def patching_map(patching: pd.DataFrame, answers: pd.DataFrame, example: str, site: str) -> ggplot:
-    """p(source answer) and p(base answer) after patching each layer and position of a site."""
+def patching_map(
+    patching: pd.DataFrame,
+    answers: pd.DataFrame,
+    example: str,
+    site: str,
+    width: float | None = None,
+) -> ggplot:
+    """p(source answer) and p(base answer) after patching each layer and position of a site.
+
+    width: of a journal's column, in inches; no title then.
+    """
     pair = pair_of(answers, example)
-    cells = _rows_of(patching, example=example, site=site)
+    cells = rows_of(patching, example=example, site=site)
     panels = {
         f"source answer: p({pair.source_answer})": "p_source",
         f"base answer: p({pair.base_answer})": "p_base",
@@ -219,27 +234,40 @@ def patching_map(patching: pd.DataFrame, answers: pd.DataFrame, example: str, si
     long = pd.concat(
         [cells.assign(p=cells[column], panel=panel) for panel, column in panels.items()]
     )
-    return _maps(
-        long.assign(panel=_ordered(long["panel"], list(panels))),
+    return maps(
+        long.assign(panel=ordered(long["panel"], list(panels))),
+        position_labels(cells),
         title=f"{pair.example}: base run patched with the source run’s {site}",
         subtitle=[
             f"base: “{pair.base_question}” → {pair.base_answer}",
             f"source: “{pair.source_question}” → {pair.source_answer}",
         ],
         legend="probability",
+        width=width,
     )
 
 
-def tracing_levels(tracing: pd.DataFrame, answers: pd.DataFrame, example: str, site: str) -> ggplot:
-    """p(base answer) for every restored cell, mean over the draws, one facet a noise level."""
+def tracing_levels(
+    tracing: pd.DataFrame,
+    answers: pd.DataFrame,
+    example: str,
+    site: str,
+    width: float | None = None,
+) -> ggplot:
+    """p(base answer) for every restored cell, mean over the draws, one facet a noise level.
+
+    width: of a journal's column, in inches; no title then.
+    """
     pair = pair_of(answers, example)
-    rows = _rows_of(tracing, example=example, site=site)
+    rows = rows_of(tracing, example=example, site=site)
     cells = _mean_cells(rows, ["noise_level"])
-    return _maps(
+    return maps(
         cells.assign(panel=_means_in_strips(cells, "noise_level", "σ = {:g}")),
+        position_labels(cells),
         title=_restored(pair, site),
         subtitle=[f"“{pair.base_question}”", f"mean over {_draws(rows)}, by noise level σ"],
         legend=f"p({pair.base_answer})",
+        width=width,
     )
 
 
@@ -248,10 +276,11 @@ def tracing_draws(
 ) -> ggplot:
     """p(base answer) for every restored cell at one noise level, one facet a draw."""
     pair = pair_of(answers, example)
-    rows = _at_level(_rows_of(tracing, example=example, site=site), noise_level)
+    rows = _at_level(rows_of(tracing, example=example, site=site), noise_level)
     cells = rows.assign(p=rows["p_base"])
-    return _maps(
+    return maps(
         cells.assign(panel=_means_in_strips(cells, "sample", "draw {}")),
+        position_labels(cells),
         title=_restored(pair, site),
         subtitle=[f"“{pair.base_question}”", f"σ = {noise_level:g}, {_draws(rows)} of the noise"],
         legend=f"p({pair.base_answer})",
@@ -263,10 +292,11 @@ def tracing_mean(
 ) -> ggplot:
     """p(base answer) for every restored cell at one noise level, mean over the draws."""
     pair = pair_of(answers, example)
-    rows = _at_level(_rows_of(tracing, example=example, site=site), noise_level)
+    rows = _at_level(rows_of(tracing, example=example, site=site), noise_level)
     cells = _mean_cells(rows, ["noise_level"])
-    return _maps(
+    return maps(
         cells.assign(panel=_means_in_strips(cells, "noise_level", "σ = {:g}")),
+        position_labels(cells),
         title=_restored(pair, site),
         subtitle=[f"“{pair.base_question}”", f"mean over {_draws(rows)} of the noise"],
         legend=f"p({pair.base_answer})",
@@ -278,15 +308,15 @@ def tracing_means(
 ) -> ggplot:
     """Mean p(base answer) by noise level: one cell restored, against nothing restored and clean."""
     pair = pair_of(answers, example)
-    rows = _rows_of(tracing, example=example, site=site)
+    rows = rows_of(tracing, example=example, site=site)
     levels = sorted(rows["noise_level"].unique())
     runs = {
         CLEAN_RUN: pd.DataFrame({"noise_level": levels, "mean": pair.p_clean}),
         f"one {site} restored": _mean_and_range(rows),
-        "nothing restored": _mean_and_range(_rows_of(floor, example=example)),
+        "nothing restored": _mean_and_range(rows_of(floor, example=example)),
     }
     means = pd.concat([data.assign(run=run) for run, data in runs.items()])
-    means["run"] = _ordered(means["run"], list(runs))
+    means["run"] = ordered(means["run"], list(runs))
     clean, noisy = means[means["run"] == CLEAN_RUN], means[means["run"] != CLEAN_RUN]
     draws = f"mean over all cells and {_draws(rows)}"
     width = max(5.6, 1.8 + 0.45 * len(levels))
@@ -297,14 +327,14 @@ def tracing_means(
             aes(ymin="low", ymax="high"), linetype="solid", alpha=0.45, size=1.6, show_legend=False
         )
         + geom_point(size=1.6)
-        + _log_axis(levels, width - 2.4)
+        + log_axis(levels, width - 2.4)
         + scale_y_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], minor_breaks=[])
         + scale_color_manual(values=[INK, BLUE, ORANGE], limits=list(runs))
         + scale_linetype_manual(values=["dotted", "solid", "dashed"], limits=list(runs))
         + scale_shape_manual(values=["None", "o", "s"], limits=list(runs))
         + labs(x="noise level σ", y=f"p({pair.base_answer})")
-        + _look()
-        + _frame(
+        + look()
+        + titled_frame(
             width,
             2.3,
             title=f"{pair.example}: mean p({pair.base_answer}) by noise level",
@@ -401,31 +431,64 @@ def show_unknown_words(tokens: pd.DataFrame) -> None:
 # ---- parts of figures --------------------------------------------------------------------------
 
 
-def _maps(cells: pd.DataFrame, title: str, subtitle: list[str], legend: str) -> ggplot:
-    """Layer × position heatmaps of column `p`, a facet for each `panel`."""
-    labels = position_labels(cells)
+def maps(
+    cells: pd.DataFrame,
+    labels: dict[int, str],
+    title: str,
+    subtitle: list[str],
+    legend: str,
+    width: float | None = None,
+    side: str = "position and token",
+    levels: Sequence[float] = TENTHS,
+    palette: str = PALETTE,
+) -> ggplot:
+    """Layer × position heatmaps of column `p`, a facet for each `panel`.
+
+    labels: of the positions, whose axis is called `side`; levels: the values that the legend
+    shows, from the lowest to the highest; width: in inches, without a title, else as wide as
+    the content asks.
+    """
     layers = sorted(cells["layer"].unique())
     strips = list(cells["panel"].cat.categories)
-    size = _map_size(len(layers), list(labels.values()), strips, legend)
+    if width is None:
+        size = _map_size(len(layers), list(labels.values()), strips, legend)
+        frame = titled_frame(size.width, size.height, title, subtitle)
+    else:
+        labels = {
+            place: _wrap(label, TICK_SIZE, LABEL_SHARE * width) for place, label in labels.items()
+        }
+        size = _map_size_within(width, len(layers), list(labels.values()), strips)
+        wrapped = {strip: _wrap(strip, STRIP_SIZE, size.panel_width) for strip in strips}
+        cells = cells.assign(panel=cells["panel"].cat.rename_categories(wrapped))
+        frame = bare_frame(size.width, size.height)
     return (
         ggplot(cells, aes("layer", "position", fill="p"))
         + geom_tile(color=HAIRLINE, size=0.3)
         + facet_wrap("panel", ncol=size.columns)
-        + scale_x_continuous(breaks=layers, minor_breaks=[], expand=(0, 0))
+        + scale_x_continuous(
+            breaks=layers[:: math.ceil(LAYER_WIDTH * len(layers) / size.panel_width)],
+            minor_breaks=[],
+            expand=(0, 0),
+        )
         + scale_y_reverse(
             breaks=list(labels), labels=list(labels.values()), minor_breaks=[], expand=(0, 0)
         )
-        + scale_fill_cmap(PALETTE, limits=(0, 1), breaks=TENTHS, labels=_every_second(TENTHS))
+        + scale_fill_cmap(
+            palette,
+            limits=(levels[0], levels[-1]),
+            breaks=list(levels),
+            labels=_every_second(levels),
+        )
         # Not a continuous bar: plotnine sizes that for one resolution, but we save in three.
         + guides(fill=guide_legend(nrow=1))
-        + labs(x="layer", y="position and token", fill=legend)
-        + _look()
-        + _frame(size.width, size.height, title, subtitle)
+        + labs(x="layer", y=side, fill=legend)
+        + look()
+        + frame
         + theme(
             panel_grid=element_blank(),
             legend_position="bottom",
             legend_text_position="bottom",
-            legend_key_width=SWATCH_WIDTH * 72,
+            legend_key_width=size.swatch_width(len(levels)) * 72,
             legend_key_height=9,
             legend_key_spacing_x=0,
             legend_box_spacing=0.1 / size.width,
@@ -436,11 +499,16 @@ def _maps(cells: pd.DataFrame, title: str, subtitle: list[str], legend: str) -> 
 
 @dataclass(frozen=True)
 class _MapSize:
-    """Columns of facets, and the figure's inches without its titles."""
+    """Columns of facets, and inches: a facet's width and the figure's size without its titles."""
 
     columns: int
+    panel_width: float
     width: float
     height: float
+
+    def swatch_width(self, swatches: int) -> float:
+        """Of the legend, which stays below the facets, with room for half a number at its ends."""
+        return min(SWATCH_WIDTH, self.columns * self.panel_width / (swatches + 1))
 
 
 def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) -> _MapSize:
@@ -461,9 +529,31 @@ def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) ->
     )
     return _MapSize(
         columns=columns,
+        panel_width=panel,
         width=margin + columns * (panel + FACET_GAP),
         height=math.ceil(len(strips) / columns) * facet_height + FOOT_HEIGHT,
     )
+
+
+def _map_size_within(width: float, layers: int, labels: list[str], strips: list[str]) -> _MapSize:
+    """The size at a given width; tiles are lower than else where the page ends."""
+    lines = [line for label in labels for line in label.split("\n")]
+    room = width - 0.5 - max(_text_width(line, TICK_SIZE) for line in lines)
+    strip_width = 0.1 + max(_text_width(strip, STRIP_SIZE) for strip in strips)
+    narrowest = min(max(layers * NARROWEST_TILE, strip_width), room - FACET_GAP)
+    lowest = LOWEST_TILE * max(label.count("\n") + 1 for label in labels)
+
+    def facet_height(tile: float) -> float:
+        return len(labels) * tile + STRIP_HEIGHT + FACET_GAP
+
+    page = PAGE_HEIGHT - FOOT_HEIGHT
+    columns = _columns(len(strips), narrowest + FACET_GAP, facet_height(lowest), room, page)
+    rows = math.ceil(len(strips) / columns)
+    panel = room / columns - FACET_GAP
+    over = max(_wrap(strip, STRIP_SIZE, panel).count("\n") for strip in strips) * LINE_HEIGHT
+    tile = (page / rows - facet_height(0) - over) / len(labels)
+    tile = max(lowest, min(TILE_HEIGHT, tile))
+    return _MapSize(columns, panel, width, rows * (facet_height(tile) + over) + FOOT_HEIGHT)
 
 
 def _columns(
@@ -481,7 +571,7 @@ def _columns(
     return math.ceil(facets / rows)
 
 
-def _frame(width: float, height: float, title: str, subtitle: list[str]) -> list[Any]:
+def titled_frame(width: float, height: float, title: str, subtitle: list[str]) -> list[Any]:
     """Title, subtitle and the figure's size: the height is that of what stands below them."""
     head = _wrap(title, TITLE_SIZE, width - 0.2)
     below = "\n".join(_wrap(line, TEXT_SIZE, width - 0.2) for line in subtitle)
@@ -506,7 +596,19 @@ def _frame(width: float, height: float, title: str, subtitle: list[str]) -> list
     ]
 
 
-def _look() -> theme:
+def bare_frame(width: float, height: float) -> list[Any]:
+    """The size of a figure whose title is its caption."""
+    return [
+        theme(
+            figure_size=(width, height),
+            plot_margin=0.06 / width,
+            axis_title_x=element_text(margin={"t": 4 * height / width}),
+            legend_title_position="top",
+        )
+    ]
+
+
+def look() -> theme:
     """The one theme of all plots."""
     return theme_minimal(base_size=TEXT_SIZE, base_family=FONT) + theme(
         dpi=PNG_DPI,
@@ -521,17 +623,20 @@ def _look() -> theme:
     )
 
 
-def _log_axis(levels: list[float], inches: float) -> scale_x_continuous:
+def log_axis(levels: list[float], inches: float) -> scale_x_continuous:
     """A logarithmic axis with the noise levels named; linear below the lowest if one is zero."""
-    positive = [level for level in levels if level > 0]
-    if len(positive) == len(levels):
-        trans: Any = "log10"
-        places = [math.log10(level) for level in levels]
-    else:
-        trans = pseudo_log_trans(sigma=min(positive, default=1.0) / 2, base=10)
-        places = [float(place) for place in trans.transform(pd.Series(levels))]
+    trans, places = log_places(levels)
     named = _apart(places, [f"{level:g}" for level in levels], inches)
     return scale_x_continuous(trans=trans, breaks=levels, labels=named, minor_breaks=[])
+
+
+def log_places(levels: list[float]) -> tuple[Any, list[float]]:
+    """The transformation of `log_axis`, and where it puts the noise levels, in powers of ten."""
+    positive = [level for level in levels if level > 0]
+    if len(positive) == len(levels):
+        return "log10", [math.log10(level) for level in levels]
+    trans = pseudo_log_trans(sigma=min(positive, default=1.0) / 2, base=10)
+    return trans, [float(place) for place in trans.transform(pd.Series(levels))]
 
 
 def _apart(places: list[float], names: list[str], inches: float) -> list[str]:
@@ -605,8 +710,12 @@ def _short(probability: float) -> str:
     return f"{probability:.3f}" if probability >= 0.0005 else "< 0.001"
 
 
-def _every_second(numbers: list[float]) -> list[str]:
-    return [f"{number:g}" if place % 2 == 0 else "" for place, number in enumerate(numbers)]
+def _every_second(numbers: Sequence[float]) -> list[str]:
+    """The numbers in words, every second one blank, but not zero."""
+    zero = min(range(len(numbers)), key=lambda place: abs(numbers[place]))
+    return [
+        f"{number:g}" if (place - zero) % 2 == 0 else "" for place, number in enumerate(numbers)
+    ]
 
 
 def _restored(pair: Pair, site: str) -> str:
@@ -659,7 +768,7 @@ def _pieces(word: str, size: float, inches: float) -> list[str]:
 # ---- rows of tables ----------------------------------------------------------------------------
 
 
-def _rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     chosen = table
     for column, value in wanted.items():
         chosen = chosen[chosen[column] == value]
@@ -687,7 +796,7 @@ def _means_in_strips(cells: pd.DataFrame, by: str, name: str) -> pd.Series:
     """Each row's facet: the value of column `by` and the mean of its cells, in that order."""
     means = cells.groupby(by)["p"].mean()
     strips = {value: f"{name.format(value)}, mean {mean:.3f}" for value, mean in means.items()}
-    return _ordered(cells[by].map(strips), list(strips.values()))
+    return ordered(cells[by].map(strips), list(strips.values()))
 
 
 def _mean_and_range(rows: pd.DataFrame) -> pd.DataFrame:
@@ -697,5 +806,5 @@ def _mean_and_range(rows: pd.DataFrame) -> pd.DataFrame:
     return by_level.reset_index()
 
 
-def _ordered(values: pd.Series, order: list[str]) -> pd.Series:
+def ordered(values: pd.Series, order: list[str]) -> pd.Series:
     return values.astype(pd.CategoricalDtype(order, ordered=True))

@@ -57,3 +57,24 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{os.fspath(path)}: is not a JSON object; fetch it again")
     return content
+
+
+def digests(paths: Iterable[str]) -> dict[str, str]:
+    """Each file's sha256, by its path."""
+    return {str(path): sha256_of([path]) for path in paths}
+
+
+def check_files(facts: Iterable[str], paths: Iterable[str]) -> None:
+    """Check files against the digests that the jobs which wrote them left in their facts.
+
+    Raises InputError when a file was cut short or edited since.
+    """
+    known: dict[str, str] = {}
+    for path in facts:
+        known.update(read_json(path)["files"])
+    for path, digest in digests(paths).items():
+        if known[path] != digest:
+            raise InputError(
+                f"{path}: is not what its job wrote (cut short, or edited by hand); delete it, "
+                "and the next run makes it again"
+            )

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from blip_tracing.checkpoint import CONFIG, text_layers, text_positions
 from blip_tracing.errors import InputError
 from blip_tracing.files import sha256_of
 from blip_tracing.pictures import identify_picture, is_url, picture_path
+from blip_tracing.roles import check_roles
 from blip_tracing.tokens import answer_token_id, load_tokenizer, tokenize, unknown_words
 
 REQUIRED_COLUMNS = ("example", "image", "base_question", "source_question")
@@ -33,8 +35,17 @@ QUESTIONS = ("base_question", "source_question")
 ANSWERS = ("base_answer", "source_answer")
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# File systems end names at 255 bytes, and an example's name is a part of its figures' names.
+LONGEST_NAME = 100
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ROW = "row"
+QUOTES = 'close or remove its double quotes (")'
+# What an editor does not show, and what would end an error's one line: control characters and the
+# separators of lines and paragraphs.
+UNSEEN = ("Cc", "Zl", "Zp")
+LONGEST_SHOWN = 80
+LARGEST = 2**63 - 1
+LONGEST_TEXT = 4096
 
 KINDS = {
     "object": "a group of keys",
@@ -51,29 +62,77 @@ KINDS = {
 def check_config(config: dict[str, Any], schema: dict[str, Any], source: str) -> None:
     """Check a configuration, defaults filled in or not, against its schema.
 
-    Stricter than the schema alone: 6.0 is no whole number, infinity and NaN are no numbers, and
-    report.draws_at is one of tracing.noise_levels (unless nothing is traced).
+    Stricter than the schema alone: 6.0 is no whole number, infinity and NaN are no numbers, text
+    holds no control characters, report.draws_at is one of tracing.noise_levels and
+    controls.null_samples no more than tracing.samples (unless nothing is traced), and the rules of
+    effects.roles are such that roles can be told by them.
     Raises InputError on the first fault: `source: key: what is wrong; mend`. An unknown key goes
     before a missing one, since it is often the missing one misspelt.
     """
+    try:
+        _check_schema(config, schema)
+        _check_text(config)
+        if _configured(config, schema, "tracing", "sites"):
+            _check_draws(config, schema)
+        check_roles(_configured(config, schema, "effects", "roles"))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except RecursionError as error:  # YAML lets a list hold itself
+        raise InputError(f"{source}: is nested without end; write out what is meant") from error
+
+
+def _check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
     rank = {"additionalProperties": 0, "required": 1}
     faults = sorted(
         _strict_validator(schema).iter_errors(config),
         key=lambda fault: rank.get(fault.validator, 2),
     )
     if faults:
-        raise InputError(f"{source}: {_explain(faults[0])}")
-    _check_draws_at(config, schema, source)
+        raise InputError(_explain(faults[0]))
 
 
 def _strict_validator(schema: dict[str, Any]) -> Any:
     types = Draft202012Validator.TYPE_CHECKER.redefine_many(
         {
-            "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+            "integer": lambda _, value: type(value) is int and abs(value) <= LARGEST,
+            "number": lambda _, value: type(value) in (int, float) and _is_finite(value),
         }
     )
     return extend(Draft202012Validator, type_checker=types)(schema)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
+def _check_text(value: object, path: tuple[str | int, ...] = ()) -> None:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                _check_text(inner, (*path, key))
+        case list():
+            for index, inner in enumerate(value):
+                _check_text(inner, (*path, index))
+        case str() if fault := _text_fault(value):
+            raise InputError(f"{_dotted(path)}: {fault}")
+
+
+def _text_fault(text: str) -> str:
+    """What no name, path, question or answer has, or ""."""
+    if len(text) > LONGEST_TEXT:
+        return f"has {len(text):,} characters; {LONGEST_TEXT:,} are the most"
+    if unseen := _unseen(text):
+        return f"holds {unseen}, which no editor shows; remove it"
+    return ""
+
+
+def _unseen(text: str) -> str:
+    """The first character of a text that cannot be seen, by its number, or ""."""
+    found = (character for character in text if unicodedata.category(character) in UNSEEN)
+    return next((f"the control character U+{ord(character):04X}" for character in found), "")
 
 
 def _explain(fault: ValidationError) -> str:
@@ -91,19 +150,36 @@ def _explain(fault: ValidationError) -> str:
         case "type":
             return f"{key}: {_as_given(value)}, not {KINDS[rule]}{_number_hint(value, rule)}"
         case "enum":
-            return f"{key}: {value!r} is unknown; known are {', '.join(rule)}"
+            return f"{key}: {_shown(value)} is unknown; known are {', '.join(rule)}"
         case "uniqueItems":
             twice = next(item for n, item in enumerate(value) if item in value[:n])
-            return f"{key}: {twice!r} is given twice; keep it once"
+            return f"{key}: {_shown(twice)} is given twice; keep it once"
         case "minItems" | "minLength":
             return f"{key}: is empty; give {fault.schema['description']}"
+        case "minimum":
+            return f"{key}: {_shown(value)} is less than the minimum of {rule}"
+        case "maximum":
+            return f"{key}: {_shown(value)} is more than the maximum of {rule}"
         case _:
-            return f"{key}: {fault.message}"
+            return f"{key}: {_shortened(fault.message)}"
 
 
-def _dotted(path: Iterable[str | int]) -> str:
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
-    return "".join(parts).removeprefix(".")
+def _dotted(path: Iterable[object]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" for part in path]
+    return _shortened("".join(parts).removeprefix("."))
+
+
+def _plain(name: object) -> str:
+    """A key as it is written, what cannot be seen in it by its number."""
+    return str(name) if not _unseen(str(name)) else ascii(str(name))
+
+
+def _shown(value: object) -> str:
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _unknown(shown: str, name: str, known: Sequence[str], kind: str) -> str:
@@ -123,9 +199,11 @@ def _as_given(value: object) -> str:
         case bool():
             return f"{str(value).lower()} is a yes or no"
         case str():
-            return f"{value!r} is text"
-        case _:
-            return f"{value!r} is a number"
+            return f"{_shown(value)} is text"
+        case int() | float():
+            return f"{_shown(value)} is a number"
+        case _:  # YAML knows dates, sets and bytes too
+            return f"{_shortened(str(value))} is a {type(value).__name__}"
 
 
 def _number_hint(value: object, expected: str) -> str:
@@ -141,13 +219,20 @@ def _number_hint(value: object, expected: str) -> str:
     return f"; write {int(number) if number.is_integer() else number} without quotes"
 
 
-def _check_draws_at(config: dict[str, Any], schema: dict[str, Any], source: str) -> None:
+def _check_draws(config: dict[str, Any], schema: dict[str, Any]) -> None:
     levels = _configured(config, schema, "tracing", "noise_levels")
     level = _configured(config, schema, "report", "draws_at")
-    if _configured(config, schema, "tracing", "sites") and level not in levels:
+    if level not in levels:
         raise InputError(
-            f"{source}: report.draws_at: {level} is not in tracing.noise_levels; "
+            f"report.draws_at: {level} is not in tracing.noise_levels; "
             f"give one of {', '.join(map(str, levels))}"
+        )
+    samples = _configured(config, schema, "tracing", "samples")
+    null_samples = _configured(config, schema, "controls", "null_samples")
+    if null_samples > samples:
+        raise InputError(
+            f"controls.null_samples: {null_samples} is more than the {samples} of "
+            f"tracing.samples, whose draws the null shares; give at most {samples}"
         )
 
 
@@ -208,22 +293,18 @@ def _read_text(path: str) -> str:
 
 def _read_lines(path: str) -> list[tuple[int, list[str]]]:
     """The lines that are not blank: (line number, stripped cells without the empty last ones)."""
-    reader = csv.reader(io.StringIO(_read_text(path), newline=None), delimiter="\t")
-    lines = []
+    text = io.StringIO(_read_text(path), newline=None)
+    lines, row = [], 0
     try:
-        for row, cells in enumerate(reader, start=1):
+        for row, cells in enumerate(csv.reader(text, delimiter="\t", strict=True), start=1):
             if any("\n" in cell for cell in cells):
-                raise InputError(
-                    f"{path}, row {row}: a cell goes on over the line's end; "
-                    'close or remove its double quote (")'
-                )
+                raise InputError(f"{path}, row {row}: a cell goes on over the line's end; {QUOTES}")
             stripped = _without_trailing_blanks([cell.strip() for cell in cells])
             if stripped:
                 lines.append((row, stripped))
     except csv.Error as error:
-        raise InputError(
-            f"{path}, row {reader.line_num}: cannot be read ({error}); mend its quotes"
-        ) from error
+        reason = str(error).replace("'\t'", "a tab")
+        raise InputError(f"{path}, row {row + 1}: cannot be read ({reason}); {QUOTES}") from error
     return lines
 
 
@@ -240,7 +321,7 @@ def _check_header(header: list[str], sheet_path: str) -> list[str]:
         if not column:
             raise InputError(f"{where}: column {number + 1} has no name; name or remove it")
         if column not in COLUMNS:
-            raise InputError(f"{where}: {_unknown(repr(column), column, COLUMNS, 'column')}")
+            raise InputError(f"{where}: {_unknown(_shown(column), column, COLUMNS, 'column')}")
         if column in header[:number]:
             raise InputError(f"{where}: column {column} is there twice; remove one")
     for column in REQUIRED_COLUMNS:
@@ -267,6 +348,9 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
         for column in REQUIRED_COLUMNS:
             if not record[column]:
                 raise InputError(f"{where}, {column}: is empty; fill it in or remove the row")
+        for column, cell in record.items():
+            if fault := _text_fault(cell):
+                raise InputError(f"{where}, {column}: {fault}")
         if re.search("[{}]", picture_path(record["image"])):
             raise InputError(
                 f"{where}, image: Snakemake takes {{ and }} in a path for wildcards; rename it"
@@ -280,7 +364,7 @@ def _records(sheet: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _where(sheet_path: str, row: int, record: dict[str, str]) -> str:
-    named = f" (example {record['example']!r})" if record["example"] else ""
+    named = f" (example {_shown(record['example'])})" if record["example"] else ""
     return f"{sheet_path}, row {row}{named}"
 
 
@@ -289,6 +373,11 @@ def _check_name(name: str, row: int, row_of_name: dict[str, int], where: str) ->
         raise InputError(
             f"{where}, example: files are called by it; use only letters (A-Z, a-z), digits, "
             "_, - and . and begin with a letter, a digit or _"
+        )
+    if len(name) > LONGEST_NAME:
+        raise InputError(
+            f"{where}, example: has {len(name)} characters and files are called by it; "
+            f"{LONGEST_NAME} are the most"
         )
     # Some file systems take Cat and cat for one file.
     earlier = row_of_name.setdefault(name.lower(), row)
@@ -387,8 +476,11 @@ def _check_layers(layers: int, checkpoint_dir: str | os.PathLike[str]) -> None:
 def _check_lengths(
     tokenizer: Tokenizer, record: dict[str, str], limit: int, patched: bool, where: str
 ) -> None:
-    lengths = {column: len(tokenize(tokenizer, record[column])) for column in QUESTIONS}
+    tokens = {column: tokenize(tokenizer, record[column]) for column in QUESTIONS}
+    lengths = {column: len(found) for column, found in tokens.items()}
     for column, length in lengths.items():
+        if not any(text for _, _, text in tokens[column]):
+            raise InputError(f"{where}, {column}: has no word that can be seen; ask something")
         if length > limit:
             raise InputError(
                 f"{where}, {column}: has {length} tokens, the model reads {limit}; shorten it"

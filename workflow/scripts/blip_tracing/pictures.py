@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -69,14 +70,22 @@ def _as_shown(picture: Image.Image) -> Image.Image:
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path)
     except FileNotFoundError as error:
         raise InputError(f"{os.fspath(path)}: there is no such file; mend its path") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"{os.fspath(path)}: is no picture that Pillow knows; give a JPEG or PNG file"
         ) from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{os.fspath(path)}: is too large; scale it down to at most "
+            f"{Image.MAX_IMAGE_PIXELS:,} pixels (the model sees some 384 × 384)"
+        ) from error
+    # What a damaged header makes Pillow's readers raise is theirs, by format.
+    except Exception as error:
         raise InputError(
             f"{os.fspath(path)}: cannot be opened as a picture ({_one_line(error)})"
         ) from error
@@ -84,4 +93,4 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
 
 def _one_line(error: BaseException) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split())
+    return " ".join(reason.split()) or type(error).__name__

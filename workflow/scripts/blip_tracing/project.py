@@ -5,7 +5,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 # What a run needs of a fresh clone.
-PARTS = ("Snakefile", "README.md", "workflow", "config", "resources", "profiles", "envs")
+PARTS = (
+    "Snakefile", "README.md", "LICENSE", "requirements.txt",
+    "workflow", "config", "resources", "profiles", "envs",
+)  # fmt: skip
 
 
 def copy_project(destination: Path) -> Path:

@@ -8,8 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from blip_tracing.checkpoint import Checkpoint
-from blip_tracing.errors import InputError
-from blip_tracing.files import read_json, sha256_of, written_whole
+from blip_tracing.files import digests, written_whole
 
 PACKAGES = ("torch", "transformers", "pyvene", "tokenizers", "numpy", "pandas", "pyarrow", "pillow")
 
@@ -39,27 +38,6 @@ def describe_job(
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
     }
-
-
-def digests(paths: Iterable[str]) -> dict[str, str]:
-    """Each file's sha256, by its path."""
-    return {str(path): sha256_of([path]) for path in paths}
-
-
-def check_files(facts: Iterable[str], paths: Iterable[str]) -> None:
-    """Check files against the digests that the jobs which wrote them left in their facts.
-
-    Raises InputError when a file was cut short or edited since.
-    """
-    known: dict[str, str] = {}
-    for path in facts:
-        known.update(read_json(path)["files"])
-    for path, digest in digests(paths).items():
-        if known[path] != digest:
-            raise InputError(
-                f"{path}: is not what its job wrote (cut short, or edited by hand); delete it, "
-                "and the next run makes it again"
-            )
 
 
 def write_facts(facts: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.engine import ResumableBlip
 from blip_tracing.experiments import Batch, examples_a_batch, in_batches
+from blip_tracing.files import check_files
 from blip_tracing.model import model_of, name_device
 from blip_tracing.progress import Progress
-from blip_tracing.provenance import check_files
 from blip_tracing.tables import read_table, sort_examples
 from blip_tracing.tensors import read_image
 

@@ -1,0 +1,479 @@
+"""Against what was published: the mechanism proved where the truth is known, on the miniature."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from html import unescape
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.transforms import Bbox
+from plain_tutorial import EXAMPLE, Tutorial, open_tutorial, patching_map, publish
+from project import ROOT, planned_jobs, run, snakemake
+from test_figures import shown_texts, shrunk
+
+from blip_tracing.errors import InputError
+from blip_tracing.published import KEYS, check_run, figures_of, read_published
+from blip_tracing.replication import (
+    ABSENT,
+    AGREES,
+    DIFFERS,
+    SHIFTED,
+    SHOWN,
+    TOO_FEW,
+    Redrawn,
+    compare,
+    disagreeing,
+    judge,
+    simulate,
+)
+from blip_tracing.replication_figures import FIGURES
+from blip_tracing.tables import read_table
+
+SHIPPED = ROOT / "resources/published/tutorial.csv"
+TABLES = ("baseline", "answers", "tokens", "patching", "tracing")
+WIDTH = 64
+EXACT = ("top_logit", "top_probability", "patching")
+NOISY = ("noise_mean", "iteration_mean", "mean_cell")
+
+Tables = dict[str, pd.DataFrame]
+Verdicts = dict[str, dict[Hashable, Any]]
+
+
+# ---- what ships --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> pd.DataFrame:
+    return read_published(SHIPPED)
+
+
+def test_all_that_the_tutorial_published_ships(shipped: pd.DataFrame) -> None:
+    cells = 12 * 9
+    assert shipped["quantity"].value_counts().to_dict() == {
+        "top_logit": 20,
+        "top_probability": 20,
+        "patching": cells,
+        "noise_cell": 7 * cells,
+        "noise_mean": 7,
+        "iteration_cell": 10 * cells,
+        "iteration_mean": 10,
+        "mean_cell": cells,
+    }
+    maps = shipped[shipped["layer"].notna()]
+    for _, cells_of_one in maps.groupby(["quantity", "noise_level", "sample"], dropna=False):
+        places = set(zip(cells_of_one["layer"], cells_of_one["position"], strict=True))
+        assert places == {(layer, position) for layer in range(12) for position in range(9)}
+
+
+def test_the_shipped_numbers_are_what_they_can_be(shipped: pd.DataFrame) -> None:
+    assert not shipped.duplicated(list(KEYS)).any()
+    assert (shipped["error"] > 0).all()
+    assert set(shipped["origin"]) == {"printed", "figure"}
+    assert set(shipped.loc[shipped["layer"].notna(), "site"]) == {"block_input"}
+    probabilities = shipped[shipped["quantity"] != "top_logit"]
+    assert probabilities["value"].between(0, 1).all()
+    assert (probabilities["error"] < 0.006).all()
+    answers = {("base", "top_logit"): "brown", ("source", "top_logit"): "red"}
+    firsts = shipped[shipped["rank"] == 1].set_index(["role", "quantity"])["token"]
+    assert {key: firsts[key] for key in answers} == answers
+
+
+def test_the_shipped_maps_have_the_printed_means(shipped: pd.DataFrame) -> None:
+    for cell, mean, keys in (
+        ("noise_cell", "noise_mean", ["noise_level"]),
+        ("iteration_cell", "iteration_mean", ["noise_level", "sample"]),
+    ):
+        of_cells = shipped[shipped["quantity"] == cell].groupby(keys)["value"].mean()
+        printed = shipped[shipped["quantity"] == mean].set_index(keys)["value"]
+        assert of_cells.to_numpy() == pytest.approx(printed[of_cells.index].to_numpy(), abs=5e-4)
+
+
+def test_patching_what_the_questions_share_changes_nothing(shipped: pd.DataFrame) -> None:
+    """At layer 0 only the noun differs: elsewhere p(red) is the base run's, there the source's."""
+    patched = shipped[(shipped["quantity"] == "patching") & (shipped["layer"] == 0)]
+    red = shipped[(shipped["quantity"] == "top_probability") & (shipped["token"] == "red")]
+    p = red.set_index("role")["value"]
+    at = patched.set_index("position")["value"]
+    assert at[7] == p["source"]
+    assert set(at.drop(7)) == {p["base"]}
+
+
+def test_the_full_replication_can_be_held_against_it(shipped: pd.DataFrame) -> None:
+    sheet = pd.read_csv(ROOT / "config/blip-vqa-base.tsv", sep="\t")
+    sites = {experiment: ["block_input"] for experiment in ("patching", "tracing")}
+    check_run(shipped, SHIPPED, list(sheet["example"]), sites)
+
+
+# ---- tables that are refused -------------------------------------------------------------------
+
+HEADER = f"{','.join(KEYS)},value,error,origin"
+PATCH = "patching,a,source,,red,22,block_input,,,,0,7,0.6,0.002,figure"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quantity,value\npatching,1\n", "has no column example; its columns are quantity,"),
+        (f"{HEADER}\n{PATCH.replace('patching', 'pach')}\n", "row 2: 'pach' is no quantity; known"),
+        (f"{HEADER}\n{PATCH.replace('source', 'red')}\n", "row 2: role is 'red'; write base or"),
+        (f"{HEADER}\n{PATCH.replace('0,7', ',7')}\n", "row 2: layer is empty; patching needs it"),
+        (f"{HEADER}\n{PATCH.replace('0.6', 'x')}\n", "row 2: value 'x' is no number"),
+        (f"{HEADER}\n{PATCH.replace('0,7', '0.5,7')}\n", "row 2: layer '0.5' is no whole number"),
+        (f"{HEADER}\n{PATCH}\n{PATCH}\n", "row 3: has the keys of a row above; keep it once"),
+    ],
+)
+def test_a_wrong_table_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        read_published(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file; mend published in the config"):
+        read_published(tmp_path / "published.csv")
+
+
+@pytest.mark.parametrize(
+    ("examples", "patched", "message"),
+    [
+        (["b"], ["block_input"], "is of example 'a', which the sheet lacks; name its row so"),
+        (["a"], ["block_output"], "is of patching at block_input, which patching.sites lacks"),
+        (["a"], [], "is of patching at block_input, which patching.sites lacks"),
+    ],
+)
+def test_what_a_run_lacks_is_told(
+    tmp_path: Path, examples: list[str], patched: list[str], message: str
+) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(f"{HEADER}\n{PATCH}\n")
+    published = read_published(path)
+    check_run(published, path, ["a", "b"], {"patching": ["block_input"], "tracing": []})
+    with pytest.raises(InputError, match=message):
+        check_run(published, path, examples, {"patching": patched, "tracing": []})
+
+
+# ---- intervals ---------------------------------------------------------------------------------
+
+
+def redrawn_of(draws: np.ndarray, fresh: int, whole: bool, numbers: int) -> Redrawn:
+    return Redrawn(
+        example="a",
+        rows=pd.RangeIndex(numbers),
+        draws=draws,
+        fresh=fresh,
+        whole=whole,
+        error=np.zeros(numbers),
+    )
+
+
+@pytest.mark.parametrize(("fresh", "whole"), [(10, False), (1, True)])
+def test_an_interval_of_many_draws_holds_95_percent_of_fresh_means(fresh: int, whole: bool) -> None:
+    generator = np.random.default_rng(0)
+    cells = 40
+    draws = generator.beta(0.5, 1, size=(400, cells))
+    group = redrawn_of(draws, fresh, whole, numbers=200 if whole else cells)
+    low, high = group.interval(np.arange(len(draws)), 1000, generator)
+    truth = generator.beta(0.5, 1, size=(200, fresh, cells)).mean(axis=1)
+    published = truth.mean(axis=1, keepdims=True) if whole else truth
+    inside = (low <= published) & (published <= high)
+    assert inside.mean() == pytest.approx(0.95, abs=0.03)
+
+
+def test_few_draws_of_rare_values_leave_more_than_5_percent_outside() -> None:
+    """Why the count is judged by simulated replications."""
+    generator = np.random.default_rng(0)
+    draws = np.where(generator.random((10, 60)) < 0.07, 0.9, 0.01)
+    outside, _ = simulate([redrawn_of(draws, 10, False, 60)], generator)
+    assert outside.mean() > 1.4 * 0.05 * 60
+
+
+def test_what_the_draws_share_puts_numbers_outside_together() -> None:
+    generator = np.random.default_rng(0)
+    apart = generator.random((10, 60))
+    together = np.repeat(generator.random((10, 1)), 60, axis=1)
+    spreads = [
+        simulate([redrawn_of(draws, 10, False, 60)], generator)[0].std()
+        for draws in (apart, together)
+    ]
+    assert spreads[1] > 2 * spreads[0]
+
+
+# ---- the miniature, published by the plain loop ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tutorial() -> Tutorial:
+    return open_tutorial()
+
+
+@pytest.fixture(scope="module")
+def published(tutorial: Tutorial) -> pd.DataFrame:
+    return publish(tutorial)
+
+
+@pytest.fixture(scope="module")
+def tables(default_run: Path) -> Tables:
+    return {
+        name: read_table(default_run / f"results/tables/{name}.csv", [EXAMPLE]) for name in TABLES
+    }
+
+
+def verdicts_of(published: pd.DataFrame, tables: Tables) -> Verdicts:
+    """Quantity → its row of the verdicts."""
+    compared = compare(published, tables, resamples=1000, seed=0)
+    return by_quantity(judge(compared, tables, seed=0))
+
+
+def by_quantity(verdicts: pd.DataFrame) -> Verdicts:
+    return {row["quantity"]: row for row in verdicts.to_dict("records")}
+
+
+def with_patches(tables: Tables, tutorial: Tutorial, **how: object) -> Tables:
+    """The run, had it patched as the plain loop does with these arguments."""
+    places = pd.DataFrame(patching_map(tutorial, **how))[["layer", "position", "value"]]  # type: ignore[arg-type]
+    rows = tables["patching"].merge(places, on=["layer", "position"])
+    rows = rows.assign(p_source=rows["value"]).drop(columns="value")
+    return {**tables, "patching": rows}
+
+
+@pytest.mark.workflow
+def test_what_the_plain_loop_publishes_is_reproduced(
+    published: pd.DataFrame, tables: Tables
+) -> None:
+    verdicts = verdicts_of(published, tables)
+    for quantity in (*EXACT, *NOISY):
+        assert verdicts[quantity]["verdict"] == AGREES
+    for quantity, numbers in zip(EXACT, (20, 20, 54), strict=True):
+        verdict = verdicts[quantity]
+        assert (verdict["compared"], verdict["agree"], verdict["where"]) == (numbers, numbers, "")
+
+
+@pytest.mark.workflow
+def test_single_draws_are_shown_and_not_judged(published: pd.DataFrame, tables: Tables) -> None:
+    verdicts = verdicts_of(published, tables)
+    for quantity in ("noise_cell", "iteration_cell"):
+        assert verdicts[quantity]["verdict"] == SHOWN
+        assert verdicts[quantity]["compared"] == 0
+
+
+@pytest.mark.workflow
+def test_one_changed_cell_differs_and_is_named(published: pd.DataFrame, tables: Tables) -> None:
+    changed = with_a_wrong_cell(published)
+    verdict = verdicts_of(changed, tables)["patching"]
+    assert verdict["verdict"] == DIFFERS
+    assert verdict["agree"] == 53
+    assert verdict["where"].startswith("layer 2, position 7 (animal ← shirt): published 0.3")
+    wrong = disagreeing(compare(changed, tables, resamples=100, seed=0))
+    assert wrong.iloc[0]["place"] == "layer 2, position 7 (animal ← shirt)"
+
+
+def with_a_wrong_cell(published: pd.DataFrame) -> pd.DataFrame:
+    """At layer 2 the patch turns the miniature's answer with a probability of 0.2, not 0.3."""
+    changed = published.copy()
+    place = (changed["quantity"] == "patching") & (changed["layer"] == 2)
+    changed.loc[place & (changed["position"] == 7), "value"] += 0.1
+    return changed
+
+
+@pytest.mark.workflow
+def test_the_wrong_site_differs(
+    published: pd.DataFrame, tables: Tables, tutorial: Tutorial
+) -> None:
+    """What flows out of a block where what flows in was published: all one layer off."""
+    shifted = with_patches(tables, tutorial, site="block_output")
+    verdict = verdicts_of(published, shifted)["patching"]
+    assert verdict["verdict"] == DIFFERS
+    assert "position 7 (animal ← shirt)" in verdict["where"]
+
+
+@pytest.mark.workflow
+def test_a_third_of_the_width_differs(
+    published: pd.DataFrame, tables: Tables, tutorial: Tutorial
+) -> None:
+    """As pyvene's mapping of BLIP has it: the rest of the residual stream is the base run's."""
+    narrow = with_patches(tables, tutorial, width=WIDTH // 3)
+    verdict = verdicts_of(published, narrow)["patching"]
+    assert verdict["verdict"] == DIFFERS
+    assert verdict["where"].startswith("layer 0, position 7 (animal ← shirt): ")
+
+
+@pytest.mark.workflow
+def test_another_noise_level_differs(published: pd.DataFrame, tables: Tables) -> None:
+    levels = tables["tracing"]["noise_level"].replace({0.5: 5.0, 5.0: 0.5})
+    weaker = {**tables, "tracing": tables["tracing"].assign(noise_level=levels)}
+    verdicts = verdicts_of(published, weaker)
+    for quantity in ("iteration_mean", "mean_cell"):
+        assert verdicts[quantity]["verdict"] == DIFFERS
+        assert verdicts[quantity]["p"] < 0.01
+    assert verdicts["iteration_mean"]["where"].startswith("σ = 5, iteration ")
+
+
+@pytest.mark.workflow
+def test_block_output_is_compared_one_layer_shifted(
+    published: pd.DataFrame, tables: Tables
+) -> None:
+    inputs = tables["patching"]
+    outputs = inputs[inputs["layer"] > 0].assign(site="block_output", layer=inputs["layer"] - 1)
+    both = {**tables, "patching": pd.concat([inputs, outputs])}
+    verdict = verdicts_of(published, both)[SHIFTED]
+    assert (verdict["verdict"], verdict["compared"]) == (AGREES, 45)
+    same_layer = {**tables, "patching": pd.concat([inputs, inputs.assign(site="block_output")])}
+    verdict = verdicts_of(published, same_layer)[SHIFTED]
+    assert verdict["verdict"] == DIFFERS
+    assert verdict["where"].startswith("block_output layer ")
+
+
+@pytest.mark.workflow
+def test_a_run_of_another_answer_has_nothing_to_compare(
+    published: pd.DataFrame, tables: Tables
+) -> None:
+    other = {**tables, "answers": tables["answers"].assign(answer_id=0)}
+    verdicts = verdicts_of(published, other)
+    assert verdicts["patching"]["verdict"] == DIFFERS
+    where = "layer 0, position 0 ([CLS]): p(red) is not in the run; one of 54"
+    assert verdicts["patching"]["where"] == where
+    assert [verdicts[quantity]["verdict"] for quantity in NOISY] == [ABSENT] * 3
+
+
+@pytest.mark.workflow
+def test_a_few_draws_are_too_few(published: pd.DataFrame, tables: Tables) -> None:
+    tracing = tables["tracing"]
+    few = {**tables, "tracing": tracing[tracing["sample"] < 4]}
+    verdicts = verdicts_of(published, few)
+    assert [verdicts[quantity]["verdict"] for quantity in NOISY] == [TOO_FEW] * 3
+
+
+@pytest.mark.workflow
+def test_the_same_seed_gives_the_same_comparison(published: pd.DataFrame, tables: Tables) -> None:
+    first, second = (compare(published, tables, resamples=200, seed=1) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+# ---- figures and the report --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["near", "another answer"])
+def full_size(request: pytest.FixtureRequest, shipped: pd.DataFrame) -> Tables:
+    """A made-up run of both sites, near what was published or of other answers altogether."""
+    return run_like(shipped, same_answers=request.param)
+
+
+def run_like(published: pd.DataFrame, same_answers: bool) -> Tables:
+    random = np.random.default_rng(0)
+    roles = {"base": ("animal", 2829), "source": ("shirt", 2417)}
+    answers = pd.DataFrame(
+        [(EXAMPLE, role, f"what is the color of the {noun}", "a", answer if same_answers else 1)
+         for role, (noun, answer) in roles.items()],
+        columns=["example", "role", "question", "answer", "answer_id"],
+    ).assign(p_base=0.5)  # fmt: skip
+    tokens = pd.DataFrame(
+        [(EXAMPLE, role, position, token) for role, (noun, _) in roles.items()
+         for position, token in enumerate(f"[CLS] what is the color of the {noun} [SEP]".split())],
+        columns=["example", "role", "position", "token"],
+    )  # fmt: skip
+    listed = published[published["rank"].notna()]
+    baseline = listed.pivot(
+        index=["example", "role", "rank", "token", "token_id"], columns="quantity", values="value"
+    ).rename(columns={"top_logit": "logit", "top_probability": "probability"})
+    patched = published[published["quantity"] == "patching"]
+    inputs = patched[["example", "site", "layer", "position"]].assign(p_source=patched["value"])
+    outputs = inputs[inputs["layer"] > 0].assign(site="block_output", layer=inputs["layer"] - 1)
+    cells = published[published["quantity"] == "noise_cell"]
+    traced = [
+        cells[["example", "site", "noise_level", "layer", "position"]].assign(
+            sample=sample, p_base=np.clip(cells["value"] + random.normal(0, 0.05, len(cells)), 0, 1)
+        )
+        for sample in range(10)
+    ]
+    return {
+        "answers": answers,
+        "tokens": tokens,
+        "baseline": baseline.reset_index(),
+        "patching": pd.concat([inputs, outputs]),
+        "tracing": pd.concat(traced),
+    }
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_of_a_figure_is_cut_or_overlaps(
+    name: str, shipped: pd.DataFrame, full_size: Tables
+) -> None:
+    compared = compare(shipped, full_size, resamples=200, seed=0)
+    figure = FIGURES[name](compared, full_size, EXAMPLE).draw()
+    figure.draw_without_rendering()
+    try:
+        shown = list(shown_texts(figure))
+        assert len(shown) > 5
+        for text, box in shown:
+            assert figure.bbox.x0 - 1 <= box.x0, f"{text!r} is cut on the left"
+            assert box.x1 <= figure.bbox.x1 + 1, f"{text!r} is cut on the right"
+            assert figure.bbox.y0 - 1 <= box.y0, f"{text!r} is cut at the bottom"
+            assert box.y1 <= figure.bbox.y1 + 1, f"{text!r} is cut at the top"
+        for (first, box), (second, other) in combinations(shown, 2):
+            assert not Bbox.intersection(shrunk(box), shrunk(other)), f"{first!r} on {second!r}"
+    finally:
+        plt.close(figure)
+
+
+@pytest.mark.workflow
+def test_a_run_with_published_numbers_compares_and_reports(
+    finished: Path, published: pd.DataFrame
+) -> None:
+    """Only the comparison runs anew; the verdicts, and where one differs, stand in the page."""
+    with_a_wrong_cell(published).to_csv(finished / "published.csv", index=False)
+    with (finished / "config/config.yaml").open("a") as config:
+        config.write("\npublished: published.csv\n")
+    jobs = planned_jobs(finished)
+    assert jobs["compare_published"] == jobs["render_replication"] == 1
+    assert not {"answer_baseline", "patch_layer", "trace_noise", "render_patching"} & jobs.keys()
+    run(finished, "--quiet", "all")
+    verdict = by_quantity(read_table(finished / "results/tables/verdicts.csv"))["patching"]
+    assert verdict["verdict"] == DIFFERS
+    page = unescape((finished / "reports/replication.html").read_text(encoding="utf-8"))
+    assert "1 of 6 judged quantities differ: cells of the patching map." in page
+    assert verdict["where"] in page
+    drawn = {path.name for path in (finished / "reports/figures").glob("replication_*")}
+    assert drawn == {
+        f"replication_{figure}_{EXAMPLE}.{kind}"
+        for figure in figures_of(published, EXAMPLE)
+        for kind in ("pdf", "svg", "png")
+    }
+    assert not re.search(r"<(script|link|iframe)\b|@import|url\(", page)
+    log = (finished / "results/logs/compare_published.log").read_text()
+    assert "cells of the patching map: differs" in log
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", "nowhere.csv: there is no such file; mend published in the config"),
+        ("", "", "is of example 'another', which the sheet lacks"),
+        ("sites: [block_input]", "sites: [block_output]", "which patching.sites lacks; add it"),
+    ],
+    ids=["file", "example", "site"],
+)
+def test_what_cannot_be_compared_is_told_before_any_job(
+    finished: Path, shipped: pd.DataFrame, old: str, new: str, message: str
+) -> None:
+    path = finished / "config/config.yaml"
+    name = "nowhere.csv" if "nowhere" in message else "published.csv"
+    path.write_text(f"{path.read_text().replace(old, new, 1) if old else path.read_text()}\n"
+                    f"published: {name}\n")  # fmt: skip
+    example = "another" if "another" in message else EXAMPLE
+    shipped.assign(example=example).to_csv(finished / "published.csv", index=False)
+    done = snakemake(finished, "--dry-run")
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow")]
+    assert len(lines) == 1, done.stdout
+    assert message in lines[0]

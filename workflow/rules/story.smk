@@ -1,0 +1,42 @@
+# The story: one page that tells the whole run, with everything that it shows inside it.
+
+import os
+
+STORY_TABLES = [name for group in COLLECTED for name in TABLES[group]]
+if config["published"]:
+    STORY_TABLES += ["published", "verdicts"]
+STORY_REPORTS = [*REPORTS, *(["replication"] if config["published"] else [])]
+
+
+rule tell_story:
+    input:
+        **{name: table(name) for name in STORY_TABLES},
+        facts=collect("results/tables/{group}.provenance.json", group=COLLECTED),
+        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+        template="workflow/report/story.html.j2",
+    output:
+        page=page_in_report("index", "index"),
+    log:
+        "results/logs/tell_story.log",
+    benchmark:
+        "results/benchmarks/tell_story.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        tables=STORY_TABLES,
+        config=config,
+        config_files=[os.path.relpath(path) for path in workflow.overwrite_configfiles],
+        overrides=dict(workflow.config_settings.config),
+        pictures={row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+        # Linked to, not waited for.
+        reports=collect("reports/{report}.{suffix}", report=STORY_REPORTS, suffix=["html", "ipynb"]),
+        figures={example: printed_figures_of(example) for example in SHOWN},
+        n=len(EXAMPLES),
+        code=code_of("tell_story.py"),
+    message:
+        "telling the story on one page"
+    script:
+        "../scripts/tell_story.py"

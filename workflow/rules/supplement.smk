@@ -1,0 +1,54 @@
+# The supplement: an archive to accompany a paper, made when it is asked for (`make supplement`).
+
+import os
+
+from snakemake.common import __version__ as SNAKEMAKE_VERSION
+
+SUPPLEMENT_STAGES = [*COLLECTED, *(["published"] if config["published"] else [])]
+
+
+rule write_supplement:
+    input:
+        **{name: table(name) for name in STORY_TABLES},
+        facts=collect("results/tables/{group}.provenance.json", group=SUPPLEMENT_STAGES),
+        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+        sheet=config["examples"],
+        template="workflow/report/methods.md.j2",
+        references="workflow/report/references.bib",
+        # As they were when the supplement was written.
+        project=[
+            "Snakefile",
+            "LICENSE",
+            "requirements.txt",
+            *map(str, sorted(Path("envs").glob("*.yaml"))),
+            *map(str, sorted(Path("workflow/rules").glob("*.smk"))),
+        ],
+    output:
+        archive="reports/supplement.zip",
+    log:
+        "results/logs/write_supplement.log",
+    benchmark:
+        "results/benchmarks/write_supplement.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        tables=STORY_TABLES,
+        config=config,
+        config_files=[os.path.relpath(path) for path in workflow.overwrite_configfiles],
+        overrides=dict(workflow.config_settings.config),
+        pictures={row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+        facts={
+            "pictures": len(pictures_of(ROWS)),
+            "given_answers": any(
+                row.get(column) for row in ROWS for column in ["base_answer", "source_answer"]
+            ),
+            "snakemake": SNAKEMAKE_VERSION,
+        },
+        code=code_of("write_supplement.py"),
+    message:
+        "writing the supplement"
+    script:
+        "../scripts/write_supplement.py"

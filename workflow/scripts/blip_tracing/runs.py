@@ -1,0 +1,69 @@
+"""Read what a finished run left behind, as far as its story needs it."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset as ds
+
+from blip_tracing.files import read_json
+from blip_tracing.story import Run
+from blip_tracing.tables import PARQUET, read_table
+
+# A row a cell: of a large sheet these are not read whole.
+OF_SHOWN_EXAMPLES = ("patching", "tracing", "effects")
+CONTROLS = "controls"
+
+
+def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run:
+    """Read what the story needs of the run's tables, by name, and of its stages' facts.
+
+    params: the rule's `config`, `config_files`, `overrides` and `pictures`.
+    """
+    shown = list(params.pictures)
+    tables = {
+        name: read_table(path, shown if name in OF_SHOWN_EXAMPLES else None)
+        for name, path in files.items()
+        if name != CONTROLS
+    }
+    if CONTROLS in files:
+        tables[CONTROLS] = count_controls(files[CONTROLS])
+    return Run(
+        config=params.config,
+        config_files=params.config_files,
+        overrides=params.overrides,
+        pictures=params.pictures,
+        tables=tables,
+        provenance={stage_of(path): read_json(path) for path in facts},
+    )
+
+
+def count_controls(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Count a table of controls: experiment, control, checked, largest (difference, or NaN).
+
+    Reads three columns, since the nulls of a large sheet are millions of rows.
+    """
+    keys = ["experiment", "control"]
+    # Guessed types would go wrong: the control "null" is a word, and it has no difference.
+    types = {**dict.fromkeys(keys, pa.string()), "difference": pa.float64()}
+    csv = ds.CsvFileFormat(convert_options=pa.csv.ConvertOptions(column_types=types))
+    kind: Any = "parquet" if Path(path).suffix == PARQUET else csv
+    rows = ds.dataset(path, format=kind).to_table([*keys, "difference"])
+    known = pc.if_else(pc.is_nan(rows["difference"]), None, rows["difference"])
+    counted = (
+        rows.set_column(2, "difference", known)
+        .group_by(keys, use_threads=False)
+        .aggregate([([], "count_all"), ("difference", "max")])
+        .to_pandas()
+    )
+    return counted.rename(columns={"count_all": "checked", "difference_max": "largest"})
+
+
+def stage_of(path: str) -> str:
+    """`results/tables/tracing.provenance.json` is of the stage tracing."""
+    return Path(path).name.split(".")[0]

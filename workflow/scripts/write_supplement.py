@@ -1,0 +1,210 @@
+"""Write the archive that accompanies a paper: the story as pages, figures and tables fit to print,
+the methods in words, and everything that the run's numbers can be checked by.
+
+The same results and the same configuration give the same bytes.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from blip_tracing import latex
+from blip_tracing.crate import METADATA, Described, describe
+from blip_tracing.document import write_document
+from blip_tracing.figures import save_figure
+from blip_tracing.files import check_files, sha256_of, written_whole
+from blip_tracing.journal_figures import WIDTHS, journal_figures
+from blip_tracing.logs import log_to
+from blip_tracing.methods import methods_of
+from blip_tracing.runs import read_run, stage_of
+from blip_tracing.story import Run, Story, tell
+
+# The first moment that a zip archive can hold: those of the files would differ between runs.
+UNDATED = (1980, 1, 1, 0, 0, 0)
+READABLE_BY_ALL = 0o644
+ENTRY = "workflow/Snakefile"
+DESCRIPTION = (
+    "Supplement to a causal tracing of BLIP: what the workflow blip-causal-tracing measured and "
+    "how. Dates in this description and in the archive are constants, so that the same results "
+    "make the same bytes; the day of publication, the authors and the licence of the results are "
+    "for their authors to add."
+)
+TABLES = {
+    "baseline": "the most probable first answer tokens to each question",
+    "answers": "how each clean run scores both answers",
+    "tokens": "the tokens of the questions",
+    "patching": "probabilities and logits of both answers after each patch",
+    "tracing": "probabilities and logits of both answers with each state restored",
+    "floor": "probabilities and logits of both answers with noise and nothing restored",
+    "controls": "interventions whose outcome is known, and the null",
+    "effects": "what each intervention changes, mean over the draws",
+    "excluded": "what averages leave out, and why",
+    "summary": "effects averaged over the examples, with intervals and tests",
+    "published": "each published number beside the run’s",
+    "verdicts": "a verdict on each published quantity",
+}
+LATEX = {
+    "answers.tex": "table of the questions and answers",
+    "baseline.tex": "table of the most probable first answer tokens",
+    "effects.tex": "table of the effects, of all layers and positions together",
+    "role_effects.tex": "table of the effects by layer and role",
+    "replication.tex": "table of the published quantities",
+    "tables.tex": "all tables as one document, by booktabs and longtable",
+}
+PINNED = (".txt", ".yaml")
+PROJECT = {
+    ".txt": "the pinned versions of the software",
+    ".yaml": "the pinned versions of some rules’ software",
+    ".smk": "rules of the workflow",
+    "Snakefile": "the workflow’s entry",
+    "LICENSE": "the licence of the workflow",
+}
+
+Parts = dict[str, Described]
+
+
+def print_figures(run: Run, story: Story, folder: Path) -> Iterator[tuple[str, Described]]:
+    """Draw the figures at the widths of a journal's columns: their names, and what they are."""
+    sites = {experiment: run.config[experiment]["sites"] for experiment in ("patching", "tracing")}
+    for figure in journal_figures(story, run.tables, list(run.pictures), sites):
+        caption = figure.caption
+        for column, width in WIDTHS.items():
+            name = f"figures/{column}/{figure.name}"
+            (path,) = save_figure(figure.draw(width), folder / name, ["pdf"])
+            yield f"{name}.pdf", Described(path, caption)
+            caption = f"as {name}.pdf, at another width"
+
+
+def tables_in_latex(run: Run) -> dict[str, str]:
+    """The tables of a paper in LaTeX, by the names of their files, and a document of them all."""
+    tables, shown = run.tables, list(run.pictures)
+    texts = {
+        "answers.tex": latex.answers_table(tables["answers"], shown),
+        "baseline.tex": latex.baseline_table(tables["baseline"], shown),
+    }
+    if "summary" in tables:
+        texts["effects.tex"] = latex.effects_table(tables["summary"])
+        texts["role_effects.tex"] = latex.role_effects_table(tables["summary"])
+    if "verdicts" in tables:
+        texts["replication.tex"] = latex.replication_table(tables["verdicts"])
+    return {**texts, "tables.tex": latex.document(texts)}
+
+
+def write_parts(
+    run: Run, story: Story, references: str, template: str, facts: Mapping[str, Any], folder: Path
+) -> Parts:
+    """Write what the archive holds beside the files that the run left."""
+    words = {
+        "methods.md": (methods_of(run, story, template, facts), "the methods, to be cited from"),
+        "config.yaml": (story.config, "the configuration, with its defaults filled in"),
+    }
+    for name, text in tables_in_latex(run).items():
+        words[f"latex/{name}"] = (text, LATEX[name])
+    parts = {
+        "references.bib": Described(Path(references), "what the methods cite, in BibTeX"),
+        "supplement.pdf": Described(folder / "supplement.pdf", "the run told on pages"),
+    }
+    with open(parts["supplement.pdf"].path, "wb") as file:
+        write_document(story, file)
+    for name, (text, description) in words.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        parts[name] = Described(path, description)
+    return {**parts, **dict(print_figures(run, story, folder))}
+
+
+def files_of_the_run(
+    tables: Mapping[str, str], facts: Iterable[str], sheet: str, project: Iterable[str]
+) -> Parts:
+    """The files that the archive takes as they are, by their names in it."""
+    parts = {"examples.tsv": Described(Path(sheet), "the sheet of examples")}
+    for name, path in tables.items():
+        parts[f"tables/{Path(path).name}"] = Described(Path(path), TABLES.get(name, name))
+    for path in facts:
+        words = f"model, versions, device, seed and digests behind the tables of {stage_of(path)}"
+        parts[f"tables/{Path(path).name}"] = Described(Path(path), words)
+    for own in map(Path, project):
+        folder = "environment" if own.suffix in PINNED else "workflow"
+        parts[f"{folder}/{own.name}"] = Described(own, PROJECT[own.suffix or own.name])
+    return parts
+
+
+def readme_of(title: str, parts: Parts) -> str:
+    """A list of what the archive holds."""
+    lines = [f"- `{name}`: {part.description}" for name, part in sorted(parts.items())]
+    return f"# {title}\n\n{DESCRIPTION}\n\n" + "\n".join(lines) + "\n"
+
+
+def checksums_of(parts: Parts) -> str:
+    """What `sha256sum --check SHA256SUMS` reads."""
+    return "".join(f"{sha256_of([part.path])}  {name}\n" for name, part in sorted(parts.items()))
+
+
+def write_archive(parts: Parts, destination: str | os.PathLike[str]) -> None:
+    """Write a zip archive, whole or not at all, its bytes those of names and contents alone."""
+    with written_whole(destination) as file, ZipFile(file, "w") as archive:
+        for name, part in sorted(parts.items()):
+            entry = ZipInfo(name, UNDATED)
+            entry.compress_type = ZIP_DEFLATED
+            entry.external_attr = READABLE_BY_ALL << 16
+            entry.file_size = part.path.stat().st_size
+            with part.path.open("rb") as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target)
+
+
+def write_supplement(
+    run: Run,
+    kept: Parts,
+    references: str,
+    template: str,
+    facts: Mapping[str, Any],
+    destination: str | os.PathLike[str],
+) -> None:
+    """Write the archive, whole or not at all.
+
+    kept: files that it takes as they are; references: the BibTeX file; template: of the methods;
+    facts: what else the methods say, see `methods_of`. Nothing depends on the hour or the place.
+    """
+    story = tell(run)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = {**kept, **write_parts(run, story, references, template, facts, folder)}
+
+        def add(name: str, text: str, description: str) -> None:
+            path = folder / name
+            path.write_text(text, encoding="utf-8")
+            parts[name] = Described(path, description)
+
+        add("README.md", readme_of(story.title, parts), "what the archive holds")
+        crate = describe(parts, ENTRY, story.title, DESCRIPTION, facts["snakemake"])
+        add(METADATA, crate, "the same for machines (RO-Crate)")
+        add("SHA256SUMS", checksums_of(parts), "checksums of all other files")
+        write_archive(parts, destination)
+
+
+def main(snakemake: Any) -> None:
+    """Run as the script of the rule `write_supplement`."""
+    files, params = snakemake.input, snakemake.params
+    # Else it names every letter of every figure.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+    with log_to(snakemake.log[0]):
+        tables = {name: files[name] for name in params.tables}
+        check_files(files.facts, tables.values())
+        write_supplement(
+            read_run(tables, files.facts, params),
+            files_of_the_run(tables, files.facts, files.sheet, files.project),
+            files.references,
+            files.template,
+            params.facts,
+            snakemake.output.archive,
+        )
+
+
+if "snakemake" in globals():
+    main(globals()["snakemake"])
