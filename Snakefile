@@ -5,12 +5,6 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-# A file given with --configfile stands alone: nothing of the default is merged into it.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config/config.yaml"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/baseline.smk"

@@ -206,7 +206,7 @@ def test_cells_below_005_are_marked_and_the_test_is_named(run: Run) -> None:
         cells = pd.concat([one.cells for one in group.maps])
         marked = cells[cells["marked"]]
         assert set(zip(marked["label"], marked["layer"], strict=True)) == {("noun", 0)}
-        assert f"{MARK} marks the {len(marked)} of {len(cells)} cells with p < 0.05" in group.marks
+        assert f"{MARK} marks cells with p < 0.05 ({len(marked)} of {len(cells)})" in group.marks
         assert "Westfall & Young" in group.marks
         assert "an unrelated example's state" in group.marks
 
@@ -214,7 +214,7 @@ def test_cells_below_005_are_marked_and_the_test_is_named(run: Run) -> None:
 def test_a_large_sheet_in_which_nothing_stands_out_says_so(run: Run) -> None:
     dull = changed(run, "summary", lambda table: table.assign(examples=8, p_family=0.7))
     group = group_of(tell(dull).averages, "Patching", "block_input")
-    assert group.marks.startswith("No cell is marked: none of 12 cells with p < 0.05")
+    assert group.marks.startswith("No cell is marked: there is none with p < 0.05 (0 of 12)")
     assert not group.maps[0].cells["marked"].any()
 
 
@@ -231,7 +231,7 @@ def test_one_example_cannot_be_tested(run: Run) -> None:
     one = changed(run, "summary", lambda table: table.assign(examples=1, p_family=np.nan))
     group = group_of(tell(one).averages, "Patching", "block_input")
     assert group.marks == "No cell is marked: a test over examples needs two of them at least."
-    assert "Mean over 1 example of" in group.caption
+    assert group.caption.startswith("Change in p(source answer) when")
 
 
 def test_a_sheet_of_one_picture_has_nothing_to_test_against(tmp_path: Path) -> None:

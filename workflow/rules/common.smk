@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
 from blip_tracing.checkpoint import checkpoint_files, is_local
 from blip_tracing.devices import check_device
-from blip_tracing.errors import InputError
 from blip_tracing.graph import Place, cut, group, noise_label, pictures_of, unrelated_rows
 from blip_tracing.pictures import is_url, picture_path
 from blip_tracing.planning import (

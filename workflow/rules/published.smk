@@ -2,12 +2,9 @@
 
 from blip_tracing.published import check_run, figures_of, read_published
 
-try:
+with ending_in_one_line():
     PUBLISHED = read_published(config["published"])
     check_run(PUBLISHED, config["published"], EXAMPLES, SITES)
-except InputError as error:
-    logger.error(str(error))
-    sys.exit(1)
 
 PUBLISHED_EXAMPLES = list(PUBLISHED["example"].unique())
 COMPARED_TABLES = ["answers", "tokens", "baseline", *EXPERIMENTS]

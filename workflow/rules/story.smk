@@ -5,13 +5,14 @@ import os
 STORY_TABLES = [name for group in COLLECTED for name in TABLES[group]]
 if config["published"]:
     STORY_TABLES += ["published", "verdicts"]
+STORY_STAGES = [*COLLECTED, *(["published"] if config["published"] else [])]
 STORY_REPORTS = [*REPORTS, *(["replication"] if config["published"] else [])]
 
 
 rule tell_story:
     input:
         **{name: table(name) for name in STORY_TABLES},
-        facts=collect("results/tables/{group}.provenance.json", group=COLLECTED),
+        facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
         pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
         template="workflow/report/story.html.j2",
     output:

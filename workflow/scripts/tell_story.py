@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blip_tracing.files import written_whole
+from blip_tracing.files import check_files, written_whole
 from blip_tracing.logs import log_to
 from blip_tracing.page import Links, page_of
 from blip_tracing.runs import read_run
@@ -27,6 +27,7 @@ def main(snakemake: Any) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     with log_to(snakemake.log[0]):
         tables = {name: files[name] for name in params.tables}
+        check_files(files.facts, tables.values())
         links = Links(
             tables=addresses(tables.values(), page),
             reports=addresses(params.reports, page),

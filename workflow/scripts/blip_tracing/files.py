@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from blip_tracing.disk import naming_what_finds_no_room
 from blip_tracing.errors import InputError
+from blip_tracing.run_lock import run_is_over
 
 BLOCK_BYTES = 1 << 20
 
@@ -21,16 +23,21 @@ def written_whole(destination: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     The bytes go to a hidden file in the same folder (a rename is atomic only within a file
     system), which takes the destination's place when the block ends and is removed when it fails.
+    Raises InputError when the disk does not take it, or when the run that started this job was
+    killed and another has begun since, with whose results this one's would mix.
     """
     target = Path(destination)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
+        with naming_what_finds_no_room(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if run_is_over():
+                raise InputError(f"{target}: not written: its run was killed, another has begun")
+            os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 

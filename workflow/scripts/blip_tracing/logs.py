@@ -7,10 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TextIO
 
+from blip_tracing.disk import cannot_be_written
 from blip_tracing.errors import READABLE
 
 # Where standard error went before a log took it.
@@ -30,8 +31,7 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
     traceback again.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", encoding="utf-8", buffering=1) as log:
+    with _opened(target) as log:
         try:
             with ExitStack() as stack:
                 stack.enter_context(_descriptors_to(log))
@@ -40,12 +40,29 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
                 stack.enter_context(_logging_to(log))
                 yield
         except Exception as error:
-            if isinstance(error, READABLE):
-                log.write(f"{error}\n")
-            else:
-                traceback.print_exc(file=log)
+            with suppress(OSError):  # a full disk: what is said below is then all there is
+                if isinstance(error, READABLE):
+                    log.write(f"{error}\n")
+                else:
+                    traceback.print_exc(file=log)
             _show_one_line(error, target)
             raise
+
+
+@contextmanager
+def _opened(target: Path) -> Iterator[TextIO]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        log = target.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        failure = cannot_be_written(target, error)
+        _show_one_line(failure, target)
+        raise failure from error
+    try:
+        yield log
+    finally:
+        with suppress(OSError):
+            log.close()
 
 
 def terminal() -> TextIO | None:

@@ -218,7 +218,11 @@ def means_figure(means: pd.DataFrame) -> go.Figure:
             "tickvals": list(places.values()),
             "ticktext": [f"{level:g}" for level in levels],
         },
-        yaxis={"title": {"text": "mean p(base answer)"}, "range": [0, 1.02], "showgrid": True},
+        yaxis={
+            "title": {"text": "mean p(base answer)", "standoff": 10},
+            "range": [0, 1.02],
+            "showgrid": True,
+        },
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         showlegend=True,
     )
@@ -315,19 +319,18 @@ def verdicts_table(verdicts: pd.DataFrame | None) -> pd.DataFrame:
     if verdicts is None:
         return pd.DataFrame()
     return verdicts.assign(
-        expected=["" if pd.isna(count) else f"{count:.1f}" for count in verdicts["expected"]]
+        expected=["" if pd.isna(count) else round(count, 1) for count in verdicts["expected"]]
     )
 
 
 def controls_table(controls: pd.DataFrame) -> pd.DataFrame:
-    """The controls in words."""
+    """The controls in words, the longest last, where a narrow screen may scroll to them."""
     largest = ["" if pd.isna(off) else f"{off:.1g}" for off in controls["largest"]]
-    return controls.assign(largest=largest).rename(
-        columns={
-            "meaning": "what must come out",
-            "checked": "runs",
-            "largest": "largest difference",
-        }
+    table = controls.assign(largest=largest)[
+        ["experiment", "control", "checked", "largest", "meaning"]
+    ]
+    return table.set_axis(
+        ["experiment", "control", "runs", "largest difference", "what must come out"], axis=1
     )
 
 

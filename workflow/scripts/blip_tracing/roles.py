@@ -34,7 +34,7 @@ def check_roles(rules: Sequence[Rule]) -> None:
             raise InputError(f"{key}.role: {rule['role']!r} is given twice; name each role once")
         try:
             re.compile(rule.get("token", ""))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{key}.token: {rule['token']!r} is no regular expression ({error}); "
                 "put a backslash before a character that stands for itself"

@@ -277,7 +277,7 @@ def average_maps(run: Run) -> Iterator[MapGroup]:
             rows="role",
             limit=limit,
             caption=(
-                f"Mean over {_count(count, 'example')} of the change in "
+                f"{f'Mean over {count} examples of the change' if count > 1 else 'Change'} in "
                 f"p({FOLLOWED[experiment]}) when the state of one layer at a token of the role is "
                 f"{done}. {_reference(experiment)}"
             ),
@@ -336,10 +336,10 @@ def _family_marks(contrasts: pd.DataFrame) -> str:
         else "the floor (nothing restored)"
     )
     marked = int((tested["p_family"] < SIGNIFICANT).sum())
-    found = f"{MARK} marks the {marked}" if marked else "No cell is marked: none"
+    found = f"{MARK} marks cells" if marked else "No cell is marked: there is none"
     return (
-        f"{found} of {len(tested)} cells with p < 0.05 against {against}, by the max-T test of "
-        "Westfall & Young with sign flips of the examples' contrasts, corrected for all layers "
+        f"{found} with p < 0.05 ({marked} of {len(tested)}) against {against}, by the max-T test "
+        "of Westfall & Young with sign flips of the examples' contrasts, corrected for all layers "
         "and roles of a map."
     )
 
@@ -616,12 +616,13 @@ def _findings(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -
             & _is(summary, "probability_change")
         ]
         best: Any = rows.nlargest(1, "mean").iloc[0]
+        count = int(best["examples"])
         change = with_interval(best["mean"], best["low"], best["high"])
         level = f" at {_level(best['noise_level'])}" if experiment == TRACING else ""
         yield (
             f"{done[experiment]} {best['site']} of layer {best['layer']:g} at the role "
             f"“{printable(best['role'])}”{level} raises p({FOLLOWED[experiment]}) the most: "
-            f"{change}, mean over {_count(best['examples'], 'example')}."
+            f"{change}, {f'mean over {count} examples' if count > 1 else 'in the one example'}."
         )
     if not controls.empty:
         known = controls[controls["largest"].notna()]
