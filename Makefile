@@ -6,13 +6,17 @@ PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 
-.PHONY: run supplement test check benchmark clean
+.PHONY: run supplement readme test check benchmark clean
 
 run: .venv/run.stamp
 	$(BIN)/snakemake --cores $(CORES)
 
 supplement: .venv/run.stamp
 	$(BIN)/snakemake --cores $(CORES) reports/supplement.zip
+
+# The README's figure, from the default run.
+readme: run
+	cp reports/figures/patching_block_input_animal_shirt.png resources/readme/patching.png
 
 test: check
 	$(BIN)/pytest

@@ -8,6 +8,7 @@ import oracle
 import pandas as pd
 import pytest
 import torch
+from PIL import Image, ImageChops, ImageStat
 from project import ROOT, copy_project, planned_jobs, run, snakemake
 from transformers import BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -232,6 +233,17 @@ def test_reports_and_figures_are_there(default_run):
         assert (
             len(list((default_run / "reports/figures").glob(f"*.{suffix}"))) == 6 * len(SHEET) + 1
         )
+
+
+def test_the_readmes_figure_is_the_default_runs(default_run):
+    """`make readme` copies it. Pixels, since a PNG's bytes depend on the machine's libraries."""
+    figure = "reports/figures/patching_block_input_animal_shirt.png"
+    shown, drawn = (
+        Image.open(path).convert("RGB")
+        for path in (ROOT / "resources/readme/patching.png", default_run / figure)
+    )
+    assert shown.size == drawn.size
+    assert ImageStat.Stat(ImageChops.difference(shown, drawn)).mean == pytest.approx([0] * 3, abs=1)
 
 
 def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path):
