@@ -4,13 +4,11 @@ import os
 
 from snakemake.common import __version__ as SNAKEMAKE_VERSION
 
-SUPPLEMENT_STAGES = [*COLLECTED, *(["published"] if config["published"] else [])]
-
 
 rule write_supplement:
     input:
         **{name: table(name) for name in STORY_TABLES},
-        facts=collect("results/tables/{group}.provenance.json", group=SUPPLEMENT_STAGES),
+        facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
         pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
         sheet=config["examples"],
         template="workflow/report/methods.md.j2",

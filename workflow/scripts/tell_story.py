@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def main(snakemake: Any) -> None:
             reports=addresses(params.reports, page),
             figures={example: addresses(paths, page) for example, paths in params.figures.items()},
         )
-        run = replace(read_run(tables, files.facts, params), overrides=params.overrides)
+        run = read_run(tables, files.facts, params)
         with written_whole(page) as file:
             file.write(page_of(tell(run), links, files.template).encode())
 
