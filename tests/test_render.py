@@ -161,9 +161,10 @@ def test_the_tables_say_what_they_should(report: Report) -> None:
             assert f"{mean:.3f}" in texts
     if report.name == "tracing":
         tracing = read_table(tables / "tracing.csv")
-        by_example = tracing.groupby(["site", "noise_level", "example"])["p_base"].mean()
-        for mean in by_example.groupby(["site", "noise_level"]).mean():
-            assert any(text.startswith(f"{mean:.3f} (") for text in texts)
+        summary = read_table(tables / "summary.csv")
+        means = summary[(summary["quantity"] == "probability") & (summary["experiment"] != "clean")]
+        for row in means.itertuples():
+            assert f"{row.mean:.3f} ({row.low:.3f} to {row.high:.3f})" in texts
         drawn = tracing[(tracing["example"] == EXAMPLE) & (tracing["noise_level"] == 0.5)]
         for mean in drawn.groupby(["site", "layer", "position"])["p_base"].mean():
             assert f"{mean:.3f}" in texts
