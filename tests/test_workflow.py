@@ -261,8 +261,12 @@ def test_shards_of_any_size_give_the_same_numbers(default_run, tables, tmp_path)
         if "noise_level" in expected:
             levels = expected["noise_level"]
             expected = expected[levels.isin([2, 5]) | levels.isna()].reset_index(drop=True)
-        # A logit of ten has six digits behind the point in float32.
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-6)
+        # The whole of float32's rounding is in the logits, of which ten is a usual size.
+        logits = ["logit_base", "logit_source"]
+        pd.testing.assert_frame_equal(found[logits], expected[logits], rtol=0, atol=1e-5)
+        pd.testing.assert_frame_equal(
+            found.drop(columns=logits), expected.drop(columns=logits), rtol=0, atol=1e-6
+        )
 
 
 def test_a_shard_that_fails_costs_that_shard_alone(tmp_path):
