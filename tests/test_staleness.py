@@ -119,22 +119,22 @@ def test_what_was_deleted_is_made_again(finished):
 
 
 @pytest.mark.parametrize(
-    ("path", "mend"),
+    ("path", "reader"),
     [
         ("results/tracing/block_input/noise_0.1-20.0/0000.parquet", "collect_tracing"),
-        ("results/states/0000.safetensors", "patch_layer"),
+        ("results/states/0000.safetensors", "collect_patching"),
         ("results/role_means/0000.parquet", "summarize_effects"),
     ],
 )
-def test_a_result_cut_short_is_noticed_by_the_job_that_reads_it(finished, path, mend):
+def test_a_result_cut_short_is_noticed_by_the_job_that_reads_it(finished, path, reader):
     whole = (finished / path).read_bytes()
     (finished / path).write_bytes(whole[:-100])
-    stopped = snakemake(finished, mend)
+    stopped = snakemake(finished, reader)
     assert stopped.returncode == 1
     assert f"{path}: is not what its job wrote" in stopped.stdout
     assert "Traceback" not in stopped.stdout
     (finished / path).unlink()
-    assert planned_jobs(finished, mend)[mend] == 1
+    assert planned_jobs(finished, reader)[reader] == 1
 
 
 def test_the_digest_follows_imports_of_imports():
