@@ -457,7 +457,7 @@ def test_a_run_with_published_numbers_compares_and_reports(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("", "", "nowhere.csv: there is no such file; mend published in the config"),
+        ("", "", "published: there is no file nowhere.csv; mend its path"),
         ("", "", "is of example 'another', which the sheet lacks"),
         ("sites: [block_input]", "sites: [block_output]", "which patching.sites lacks; add it"),
     ],
