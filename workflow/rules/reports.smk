@@ -16,7 +16,7 @@ rule render_baseline:
     input:
         notebook="workflow/notebooks/baseline.ipynb",
         tables=SHOWN_TABLES["baseline"].values(),
-        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+        pictures=SHOWN_PICTURES.values(),
     output:
         notebook="reports/baseline.ipynb",
         page=page_in_report("baseline"),
@@ -31,7 +31,7 @@ rule render_baseline:
         parameters={
             "tables": SHOWN_TABLES["baseline"],
             "examples": SHOWN,
-            "pictures": {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+            "pictures": SHOWN_PICTURES,
         },
         n=len(EXAMPLES),
         code=[code_of("render_report.py"), code_of("../notebooks/baseline.ipynb")],

@@ -6,6 +6,7 @@ report: "../report/workflow.rst"
 
 
 SHOWN = EXAMPLES[: config["report"]["examples"]]
+SHOWN_PICTURES = {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]}
 FORMATS = ["pdf", "svg", "png"]
 CAPTIONS = Path(workflow.basedir) / "workflow/report"
 # A report's figures, by their files' names without ending, and what tells them from one another:

@@ -6,6 +6,14 @@ STORY_TABLES = [name for group in COLLECTED for name in TABLES[group]]
 if config["published"]:
     STORY_TABLES += ["published", "verdicts"]
 STORY_STAGES = [*COLLECTED, *(["published"] if config["published"] else [])]
+# What `read_run` reads the story from.
+STORY_PARAMS = {
+    "tables": STORY_TABLES,
+    "config": config,
+    "config_files": [os.path.relpath(path) for path in workflow.overwrite_configfiles],
+    "overrides": dict(workflow.config_settings.config),
+    "pictures": SHOWN_PICTURES,
+}
 STORY_REPORTS = [*REPORTS, *(["replication"] if config["published"] else [])]
 
 
@@ -13,7 +21,7 @@ rule tell_story:
     input:
         **{name: table(name) for name in STORY_TABLES},
         facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
-        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+        pictures=SHOWN_PICTURES.values(),
         template="workflow/report/story.html.j2",
     output:
         page=page_in_report("index", "index"),
@@ -27,11 +35,7 @@ rule tell_story:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        tables=STORY_TABLES,
-        config=config,
-        config_files=[os.path.relpath(path) for path in workflow.overwrite_configfiles],
-        overrides=dict(workflow.config_settings.config),
-        pictures={row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+        **STORY_PARAMS,
         # Linked to, not waited for.
         reports=collect("reports/{report}.{suffix}", report=STORY_REPORTS, suffix=["html", "ipynb"]),
         figures={example: printed_figures_of(example) for example in SHOWN},

@@ -1,7 +1,5 @@
 # The supplement: an archive to accompany a paper, made when it is asked for (`make supplement`).
 
-import os
-
 from snakemake.common import __version__ as SNAKEMAKE_VERSION
 
 
@@ -9,7 +7,7 @@ rule write_supplement:
     input:
         **{name: table(name) for name in STORY_TABLES},
         facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
-        pictures=[picture_path(row["image"]) for row in ROWS[: len(SHOWN)]],
+        pictures=SHOWN_PICTURES.values(),
         sheet=config["examples"],
         template="workflow/report/methods.md.j2",
         references="workflow/report/references.bib",
@@ -33,11 +31,7 @@ rule write_supplement:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        tables=STORY_TABLES,
-        config=config,
-        config_files=[os.path.relpath(path) for path in workflow.overwrite_configfiles],
-        overrides=dict(workflow.config_settings.config),
-        pictures={row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]},
+        **STORY_PARAMS,
         facts={
             "pictures": len(pictures_of(ROWS)),
             "given_answers": any(
