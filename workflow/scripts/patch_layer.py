@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 
 from blip_tracing.controls import (
-    NO_OP_TOLERANCE,
-    TOLERANCE,
-    check_control,
+    NO_OP,
     control_rows,
+    known_outcomes,
     null_control,
     score_columns,
 )
@@ -38,7 +37,10 @@ def patch_batch(
     for layer in layers:
         scores = patch_layer(model, batch, site, layer)
         cells.append(patched_rows(scores[:, :1], runs, site, layer, batch.examples))
-        controls += known_outcomes(model, batch, site, layer, dtype)
+        no_op, ceiling = (control[:, None] for control in check_patches(model, batch, site, layer))
+        known: dict[str, list] = {"example": batch.examples, "layer": [layer]}
+        outcomes = {NO_OP: no_op, "ceiling": ceiling}
+        controls += known_outcomes("patching", site, known, outcomes, dtype)
         if "unrelated" in batch.states:
             axes = cell_axes(scores, layer, batch.examples)
             null = null_control(scores[:, 1:])
@@ -61,20 +63,6 @@ def patched_rows(
         np.concatenate([runs.tokens[example, role] for example in examples]) for role in ROLES
     )
     return rows.assign(site=site, token=base, source_token=source)[COLUMNS]
-
-
-def known_outcomes(
-    model: ResumableBlip, batch: Batch, site: str, layer: int, dtype: str
-) -> list[pd.DataFrame]:
-    """The controls whose outcome is known, checked: one row an example each."""
-    axes: dict[str, list] = {"example": batch.examples, "layer": [layer]}
-    no_op, ceiling = (control[:, None] for control in check_patches(model, batch, site, layer))
-    check_control(no_op, "no_op", axes, site, NO_OP_TOLERANCE)
-    check_control(ceiling, "ceiling", axes, site, TOLERANCE[dtype])
-    return [
-        control_rows("patching", name, site, axes, control)
-        for name, control in (("no_op", no_op), ("ceiling", ceiling))
-    ]
 
 
 def main(snakemake: Any) -> None:

@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 
 from blip_tracing.controls import (
-    NO_OP_TOLERANCE,
-    TOLERANCE,
-    check_control,
+    NO_OP,
     control_rows,
+    known_outcomes,
     null_control,
     score_columns,
 )
@@ -70,11 +69,9 @@ def controls_of(
 ) -> pd.DataFrame:
     """The controls whose outcome is known, checked, and the null."""
     known = {axis: axes[axis] for axis in ("example", "noise_level", "layer")}
-    check_control(traced.no_op, "no_op", known, site, NO_OP_TOLERANCE)
-    check_control(traced.all_restored, "all_restored", known, site, TOLERANCE[dtype])
+    outcomes = {NO_OP: traced.no_op, "all_restored": traced.all_restored}
     tables = [
-        control_rows("tracing", name, site, known, control).assign(sample=0)
-        for name, control in (("no_op", traced.no_op), ("all_restored", traced.all_restored))
+        table.assign(sample=0) for table in known_outcomes("tracing", site, known, outcomes, dtype)
     ]
     if traced.null:
         drawn = {**axes, "sample": list(range(traced.null.probability.shape[2]))}

@@ -13,6 +13,7 @@ from blip_tracing.errors import MeasurementError
 from blip_tracing.experiments import Control, Scores
 from blip_tracing.tables import cells_table
 
+NO_OP = "no_op"
 # Both sides of a no-op go through the same arithmetic.
 NO_OP_TOLERANCE = 1e-6
 # A run resumed in another batch is rounded differently (seen at BLIP-base's size, float32 on a CPU:
@@ -58,6 +59,21 @@ def control_rows(
     rows["donor"] = rows["example"].map(donors) if donors else rows["example"]
     rows = rows.assign(experiment=experiment, control=name, site=site)
     return rows.reindex(columns=list(COLUMNS)).astype(TYPES)
+
+
+def known_outcomes(
+    experiment: str, site: str, axes: dict[str, list], controls: Mapping[str, Control], dtype: str
+) -> list[pd.DataFrame]:
+    """Check the controls whose outcome is known, by name, and give each one's part of the table.
+
+    Raises MeasurementError when one misses its outcome by more than the model's `dtype` explains.
+    """
+    for name, control in controls.items():
+        tolerance = NO_OP_TOLERANCE if name == NO_OP else TOLERANCE[dtype]
+        check_control(control, name, axes, site, tolerance)
+    return [
+        control_rows(experiment, name, site, axes, control) for name, control in controls.items()
+    ]
 
 
 def null_control(scores: Scores) -> Control:
