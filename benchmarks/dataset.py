@@ -25,7 +25,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
-from blip_tracing.checkpoint import text_layers
+from blip_tracing.checkpoint import read_architecture
 from blip_tracing.project import copy_project
 
 CHECKPOINT = "resources/miniature/checkpoint"
@@ -87,7 +87,7 @@ def prepare(project: Path, examples: int, device: str) -> dict[str, float]:
         f"drawing {scenes:,} scenes": seconds(project, *drawing),
         "making the sheet": seconds(project, *sheet),
     }
-    layers = text_layers(project / CHECKPOINT)
+    layers = read_architecture(project / CHECKPOINT).text.layers
     content = yaml.safe_dump(configuration(layers, device))
     (project / CONFIG).write_text(content, encoding="utf-8")
     return times
@@ -108,21 +108,10 @@ def count_interventions(tables: Path) -> dict[str, int]:
     return counts | {"null": ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
 
 
-def read_jobs(benchmarks: Path) -> pd.DataFrame:
-    """What Snakemake measured of the jobs: rule, s, max_rss (MiB), a row a job."""
-    jobs = [
-        pd.read_csv(path, sep="\t").assign(rule=path.relative_to(benchmarks).parts[0])
-        for path in sorted(benchmarks.rglob("*.tsv"))
-    ]
-    table = pd.concat(jobs, ignore_index=True)
-    return table.assign(rule=table["rule"].str.removesuffix(".tsv"))
-
-
 def describe_jobs(jobs: pd.DataFrame) -> str:
     """A line a rule: how many jobs, their time and the largest memory."""
-    measured = jobs.assign(max_rss=pd.to_numeric(jobs["max_rss"], errors="coerce"))
-    table = measured.groupby("rule", sort=False).agg(
-        jobs=("s", "size"), seconds=("s", "sum"), largest_MiB=("max_rss", "max")
+    table = jobs.groupby("rule", sort=False).agg(
+        jobs=("seconds", "size"), seconds=("seconds", "sum"), largest_MiB=("memory_mib", "max")
     )
     return table.sort_values("seconds", ascending=False).round(1).to_string()
 
@@ -134,9 +123,8 @@ def report(project: Path, run: float, processor: float) -> None:
     print(f"{run:8.1f} s the whole run, {processor:.0f} s of processor time")
     print(f"{total:,} interventions: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
     print(f"{total / run:,.0f} interventions a second")
-    jobs = read_jobs(project / "results/benchmarks")
-    largest = pd.to_numeric(jobs["max_rss"], errors="coerce").max()
-    print(f"{largest:,.0f} MiB the largest memory of a job\n")
+    jobs = pd.read_csv(project / "results/runtimes.csv")
+    print(f"{jobs['memory_mib'].max():,.0f} MiB the largest memory of a job\n")
     print(describe_jobs(jobs))
 
 

@@ -169,11 +169,12 @@ def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callab
     def prepare() -> None:
         image = blip.vision_model(pixel_values=inputs["pixels"]).last_hidden_state
         memory = model.read_images(image)
-        states = {
-            role: run_question(model, memory, inputs[role][0].tolist())[0][None]
+        runs = {
+            role: run_question(model, memory, inputs[role][0].tolist())
             for role in ("base", "source")
         }
-        kept["batch"] = Batch(["benchmark"], memory, states, torch.tensor([[0, 1]]))
+        states, logits = ({role: run[part][None] for role, run in runs.items()} for part in (0, 1))
+        kept["batch"] = Batch(["benchmark"], memory, states, logits, torch.tensor([[0, 1]]))
 
     def patch() -> None:
         for layer in range(len(model.blocks)):

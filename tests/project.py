@@ -14,7 +14,9 @@ from blip_tracing.project import copy_project as copy_project
 BLIP_FILES = Path(os.environ.get("BLIP_VQA_BASE_FILES", "nowhere"))
 
 
-def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    project: Path, *arguments: str, cores: int = 2, pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in the project; standard output and error come back joined."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
     return subprocess.run(
@@ -24,6 +26,7 @@ def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.Comp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
+        pass_fds=pass_fds,
     )
 
 

@@ -166,6 +166,17 @@ def node_lost(node: str) -> Iterator[None]:
 
 
 @contextmanager
+def nodes_drained() -> Iterator[None]:
+    """No job starts meanwhile: all wait in the queue."""
+    nodes = ",".join(command("sinfo", "--noheader", "--Node", "--format=%N").split())
+    command("scontrol", "update", f"nodename={nodes}", "state=drain", "reason=test")
+    try:
+        yield
+    finally:
+        command("scontrol", "update", f"nodename={nodes}", "state=resume")
+
+
+@contextmanager
 def controller_away() -> Iterator[None]:
     """The controller is gone meanwhile."""
     kill_daemon("SlurmctldPidFile")

@@ -311,8 +311,8 @@ def _controls(effects: pd.DataFrame) -> pd.DataFrame:
     parts = [
         # The first block that is read of the column holds no number.
         nulls.assign(control="null", difference=np.nan),
-        layers.assign(control="no_op", difference=0.0),
-        layers.assign(control=whole, difference=2e-7),
+        layers.assign(control="no_op", difference=0.0, tolerance=1e-6, effect=0.4),
+        layers.assign(control=whole, difference=2e-7, tolerance=1e-4, effect=0.4),
     ]
     return pd.concat(parts).assign(donor="", sample=0, p_base=0.5, p_source=0.1)
 

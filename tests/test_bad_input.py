@@ -1,7 +1,16 @@
 """Bad input ends in one line before any job starts, and what was computed stays."""
 
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
-from project import copy_project, snakemake
+from project import copy_project, run, snakemake
+from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.workflow
 
@@ -46,6 +55,18 @@ def project(clean):
         (SHEET, "what is the color of the ball", "what " * 99, "has 101 tokens, the model reads"),
         (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
         (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for wildcards"),
+        (SHEET, "resources/miniature/images/animal_shirt.png", "http://[::1", "is no address"),
+        (SHEET, "resources/miniature/images/animal_shirt.png", "/dev/zero", "it is a device, not"),
+        (CONFIG, "config/examples.tsv", "/dev/zero", "it is a device, not a file"),
+        (CONFIG, "  name: res", "  name: a{b}/res", "takes { and } in a path for wildcards"),
+        (
+            CONFIG,
+            "\nreport:",
+            "\npublished: README.md\nreport:",
+            "README.md: cannot be read as",
+        ),
+        (CONFIG, "seed: 0", f"seed: {10**20}", "is not in the range from 0 to 92233720368547758"),
+        (CONFIG, "[0.1, 0.5,", "[0.1, 1.0000000001,", "has more than the 9 digits that tables"),
     ],
 )
 def test_one_line_names_the_thing_and_no_job_starts(project, path, old, new, message):
@@ -69,6 +90,90 @@ def test_a_given_file_that_is_no_configuration_ends_without_a_traceback(project,
     assert "Config file " in done.stdout
     assert "Traceback" not in done.stdout
     assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize("given", ["none.yaml", "config", "picture.png"])
+def test_a_given_file_that_cannot_be_read_ends_in_a_last_line_that_says_so(project, given):
+    """Snakemake reads it before the workflow, with a traceback, as the manual says."""
+    shutil.copy(project / "resources/miniature/images/hat_box.png", project / "picture.png")
+    done = snakemake(project, "--configfile", given)
+    assert done.returncode == 1
+    last = done.stdout.strip().splitlines()[-1]
+    assert re.match(r"(FileNotFound|IsADirectory|UnicodeDecode)Error: ", last), done.stdout
+    assert not (project / "results").exists()
+
+
+def test_a_pipe_as_sheet_is_refused_before_any_job(project):
+    reading, writing = os.pipe()
+    try:
+        done = snakemake(project, "--config", f"examples=/dev/fd/{reading}", pass_fds=(reading,))
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        f"/dev/fd/{reading}: cannot be read (it is a pipe, not a file); give a file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("results/tracing/block_input/noise_3.0/0000.parquet", "noise_levels '3.0'"),
+        ("results/tracing/block_output/noise_0.1-20.0/0000.parquet", "site 'block_output'"),
+        ("results/patching/block_input/layers_9/0000.parquet", "layers '9'"),
+        ("results/baseline/0009.csv", "shard '0009'"),
+        ("results/images/one.json", "shard 'one'"),
+    ],
+)
+def test_a_target_that_is_not_configured_is_named_with_what_is(project, path, known):
+    done = snakemake(project, "--dry-run", "--quiet", "all", "--", path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith(f"a file asked for is of {known}, which this configuration does not")
+
+
+@pytest.mark.parametrize("path", ["reports/none.html", "results/pictures/none.png"])
+def test_a_target_that_no_rule_makes_is_named(project, path):
+    done = snakemake(project, "--dry-run", "--", path)
+    assert done.returncode == 1
+    assert f"No rule to produce {path} " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_groups_of_the_command_line_join_those_of_the_file(project):
+    printed = run(
+        project,
+        "--dry-run",
+        "--config",
+        "tracing={noise_levels: [1, 3]}",
+        "report={draws_at: 3}",
+        "patching={sites: [block_output, block_input]}",
+        "noise_levels_per_job=1",
+    )
+    for made in ("noise levels 1.0", "noise levels 3.0", "layers 0-5, block_output"):
+        assert made in printed
+    done = snakemake(project, "--config", "tracing={samples: many}")
+    assert done.stdout.splitlines()[-1] == (
+        "--config: tracing.samples: 'many' is text, not a whole number"
+    )
+
+
+def test_paths_with_brackets_blanks_and_accents_work(project):
+    odd = project / "a [1] *? é"
+    odd.mkdir()
+    shutil.copytree(project / "resources/miniature/checkpoint", odd / "m[0]")
+    shutil.copy(project / "resources/miniature/images/hat_box.png", odd / "p[x].png")
+    (odd / "s[2].tsv").write_text(
+        "example\timage\tbase_question\tsource_question\n"
+        "one\ta [1] *? é/p[x].png\twhat is the color of the hat\twhat is the color of the box\n"
+    )
+    config = ["examples=a [1] *? é/s[2].tsv", "model={name: 'a [1] *? é/m[0]'}"]
+    run(project, "results/tables/baseline.csv", "--config", *config)
+    assert "one" in (project / "results/tables/baseline.csv").read_text()
+    shutil.rmtree(odd)
+    shutil.rmtree(project / "results")
 
 
 def test_a_configuration_of_two_files_is_checked_as_one(project):
@@ -163,3 +268,166 @@ def test_words_that_the_tokenizer_does_not_know_are_named_and_reported(project):
     page = (project / "reports/baseline.html").read_text()
     assert "does not know" in page
     assert "zebra" in page
+
+
+# --- checkpoints
+
+MINIATURE = "resources/miniature/checkpoint"
+QUERY = "text_encoder.encoder.layer.3.attention.self.query.weight"
+
+
+def lose_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[QUERY]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def rename_all(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    renamed = {f"x.{name}": tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+
+
+def cut(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:1000])
+
+
+def point_to_lfs(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def lose_the_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+
+
+def set_in_config(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    *parts, last = key.split(".")
+    place = config
+    for part in parts:
+        place = place[part]
+    place[last] = value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def lose_the_architecture(folder: Path) -> None:
+    set_in_config(folder, "architectures", None)
+
+
+def write_a_number_as_a_word(folder: Path) -> None:
+    set_in_config(folder, "text_config.num_hidden_layers", "six")
+
+
+def claim_99_layers(folder: Path) -> None:
+    set_in_config(folder, "vision_config.num_hidden_layers", 99)
+
+
+def lose_a_word(folder: Path) -> None:
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    del saved["model"]["vocab"]["brown"]
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+
+
+def gain_a_word(folder: Path) -> None:
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    saved["model"]["vocab"]["okapi"] = 33
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+
+
+def put_into_braces(folder: Path) -> Path:
+    return folder.rename(folder.with_name("é {1}"))
+
+
+def give_a_file(folder: Path) -> Path:
+    return folder / "vocab.txt"
+
+
+def use_checkpoint(project: Path, path: Path) -> None:
+    text = (project / CONFIG).read_text()
+    assert MINIATURE in text
+    (project / CONFIG).write_text(text.replace(MINIATURE, f"'{path}'", 1))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lose_a_tensor,
+            f"model.safetensors: lacks 1 tensor of BlipForQuestionAnswering, the first {QUERY}",
+        ),
+        (
+            claim_99_layers,
+            "model.safetensors: lacks 1,152 tensors of BlipForQuestionAnswering, the",
+        ),
+        (
+            rename_all,
+            "holds 367 tensors that BlipForQuestionAnswering has no place for, the first x.",
+        ),
+        (cut, "model.safetensors: is cut short or no safetensors file; copy it again"),
+        (point_to_lfs, "model.safetensors: is a git-lfs pointer and not the weights; fetch them"),
+        (lose_the_processor, "preprocessor_config.json: is missing; copy the picture processor"),
+        (lose_the_architecture, "config.json: names no architectures; give a checkpoint of Blip"),
+        (
+            write_a_number_as_a_word,
+            "config.json: text_config.num_hidden_layers is 'six', not a whole",
+        ),
+        (lose_a_word, "its tokenizer has no word for 1 of the model's 33, the first number 12"),
+        (gain_a_word, "its tokenizer has 'okapi' as number 33, but the model has 33 words"),
+        (put_into_braces, "model.name: Snakemake takes { and } in "),
+        (give_a_file, "vocab.txt is a file; give the checkpoint's directory or a Hub id"),
+    ],
+)
+def test_a_checkpoint_that_would_run_wrongly_is_one_line(project, tmp_path, harm, message):
+    folder = shutil.copytree(project / MINIATURE, tmp_path / "checkpoint")
+    use_checkpoint(project, harm(folder) or folder)
+    done = snakemake(project)
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow")]
+    assert len(lines) == 1, done.stdout
+    assert message in lines[0]
+    assert not (project / "results").exists()
+
+
+def test_weights_that_are_not_finite_stop_the_first_job_in_one_line(project, tmp_path):
+    folder = shutil.copytree(project / MINIATURE, tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    weights[QUERY][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    use_checkpoint(project, folder)
+    done = snakemake(project, "results/images/0000.safetensors", cores=1)
+    assert done.returncode == 1
+    assert (
+        f"\n{folder}: NaN or infinite numbers are in 1 tensor, the first {QUERY}; " in done.stdout
+    )
+    assert "Traceback" not in done.stdout
+    assert not (project / "results/images/0000.safetensors").exists()
+    shutil.rmtree(project / "results")
+
+
+def test_an_answer_that_the_tokenizer_has_no_word_for_is_shown_by_its_number(project, tmp_path):
+    """The embedding may be larger than the tokenizer, and such a word may be the best answer."""
+    folder = shutil.copytree(project / MINIATURE, tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    for name, tensor in weights.items():
+        if name.endswith("word_embeddings.weight"):
+            weights[name] = np.concatenate([tensor, tensor[:3]])
+    bias = "text_decoder.cls.predictions.bias"
+    weights[bias] = np.concatenate([weights[bias], np.array([0, 0, 99], np.float32)])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    set_in_config(folder, "text_config.vocab_size", 36)
+    use_checkpoint(project, folder)
+    done = snakemake(project, "results/baseline/0000.csv")
+    assert done.returncode == 0, done.stdout
+    assert "its tokenizer has 33 words, the model 36; answers beyond are shown by" in done.stdout
+    table = pd.read_csv(project / "results/baseline/0000.csv")
+    assert set(table.loc[table["rank"] == 1, "token"]) == {"[id 35]"}
+    shutil.rmtree(project / "results")
+
+
+def test_a_checkpoint_whose_folder_has_an_odd_name_is_run(project, tmp_path):
+    folder = shutil.copytree(project / MINIATURE, tmp_path / "a [b] é #1, 50% 'x'")
+    use_checkpoint(project, Path(str(folder).replace("'", "''")))
+    done = snakemake(project, "results/images/0000.safetensors", cores=1)
+    assert done.returncode == 0, done.stdout
+    shutil.rmtree(project / "results")

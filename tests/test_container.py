@@ -54,6 +54,14 @@ def test_the_image_installs_the_requirements_and_nothing_else():
     assert all(option.startswith("--") for option in options[:-2])
 
 
+def test_nothing_is_sent_to_the_engine_but_what_is_copied():
+    """Neither `.venv` nor results, which are gigabytes."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line.strip() and not line.startswith("#")]
+    copied = [source for copy in arguments_of("COPY") for source in copy.split()[:-1]]
+    assert rules == ["*", *(f"!{source}" for source in copied)]
+
+
 def test_the_image_runs_snakemake_in_the_mounted_folder():
     order = [name for name, _ in read_dockerfile()]
     assert order[0] == "FROM"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from project import ROOT
+from project import ROOT, copy_project, run
 
 from blip_tracing import devices
-from blip_tracing.devices import check_device, claim_device, cuda_devices
+from blip_tracing.devices import check_device, claim_device, cuda_devices, slow_precision
 from blip_tracing.errors import InputError
 
 HOLD = """
@@ -111,6 +111,38 @@ def test_only_cuda_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
         check_device("cuda")
     monkeypatch.setattr(devices, "cuda_devices", lambda: ["a", "b"])
     check_device("cuda")
+
+
+def test_bfloat16_is_warned_of_on_a_cpu_without_its_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without, x86, arm = (tmp_path / name for name in ("without", "x86", "arm"))
+    without.write_text("processor : 0\nflags : fpu avx2 avx512f\n")
+    x86.write_text("processor : 0\nflags : fpu avx2 avx512f avx512_bf16\n")
+    arm.write_text("processor : 0\nFeatures : fp asimd bf16\n")
+    monkeypatch.setattr(devices, "cuda_devices", list)
+    for device in ("cpu", "auto"):
+        warning = slow_precision(device, "bfloat16", without)
+        assert warning is not None
+        assert warning.startswith("model.dtype: bfloat16")
+        assert "\n" not in warning
+        assert slow_precision(device, "float32", without) is None
+        for processor in (x86, arm, tmp_path / "of another system"):
+            assert slow_precision(device, "bfloat16", processor) is None
+    assert slow_precision("cuda", "bfloat16", without) is None
+    monkeypatch.setattr(devices, "cuda_devices", lambda: ["a"])
+    assert slow_precision("auto", "bfloat16", without) is None
+    assert slow_precision("cpu", "bfloat16", without)
+
+
+@pytest.mark.workflow
+def test_a_run_warns_of_bfloat16_before_its_first_job(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    config = project / "config/config.yaml"
+    config.write_text(config.read_text().replace("dtype: float32", "dtype: bfloat16"))
+    warning = slow_precision("auto", "bfloat16")
+    printed = run(project, "results/model.json").splitlines()
+    assert sum(line == warning for line in printed) == (warning is not None)
 
 
 def count_cuda_devices(environment: dict[str, str]) -> int:

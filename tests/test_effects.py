@@ -26,6 +26,7 @@ from blip_tracing.effects import (
     average_draws,
     average_roles,
     classify,
+    join_excluded,
     list_excluded,
     list_runs,
     patching_cells,
@@ -33,7 +34,7 @@ from blip_tracing.effects import (
 )
 from blip_tracing.provenance import digests
 from blip_tracing.roles import assign_roles
-from blip_tracing.tables import read_table, write_table
+from blip_tracing.tables import read_table, sort_examples, write_table
 
 Tables = dict[str, pd.DataFrame]
 
@@ -381,6 +382,20 @@ def test_what_is_left_out_is_listed_with_its_reason(
         pd.DataFrame(expected, columns=names).sort_values(order, ignore_index=True),
         check_dtype=False,
     )
+
+
+def test_what_is_left_out_stands_in_one_order_however_levels_share_jobs(
+    effects: pd.DataFrame, tables: Tables
+) -> None:
+    by_level = [part for _, part in effects.groupby("noise_level", sort=False, dropna=False)]
+    one, several = (
+        sort_examples(
+            join_excluded([list_excluded(part, tables["answers"]) for part in parts]),
+            list(QUESTIONS),
+        )
+        for parts in ([effects], by_level)
+    )
+    pd.testing.assert_frame_equal(several, one)
 
 
 def test_runs_without_intervention_are_their_probability_alone(tables: Tables) -> None:

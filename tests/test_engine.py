@@ -1,5 +1,7 @@
 """The engine agrees, cell by cell, with a plain loop over the unmodified model."""
 
+import copy
+
 import oracle
 import pytest
 import torch
@@ -57,18 +59,20 @@ def runs(blip, image):
     return model, memory, base, source
 
 
-def batch_of(memory, base, source, unrelated=None):
+def batch_of(model, memory, base, source, unrelated=None):
     """A batch of one example, from its runs' states (L + 1, T, D)."""
     states = {"base": base[None], "source": source[None]}
+    logits = {run: model.decoder(states[run][:, -1]) for run in states}
     if unrelated is not None:
         states["unrelated"] = unrelated[None]
-    return Batch(["example"], memory, states, ANSWERS[None])
+    return Batch(["example"], memory, states, logits, ANSWERS[None])
 
 
 @pytest.fixture(scope="module")
 def batch(runs):
-    _, memory, base, source = runs
-    return batch_of(memory, base, source)
+    model, memory, base, source = runs
+    with torch.inference_mode():
+        return batch_of(model, memory, base, source)
 
 
 def null_of(traced: Traced) -> Scores:
@@ -182,7 +186,7 @@ def test_batches_of_any_size_give_the_same_numbers(pixels, monkeypatch, tokens_a
         images = blip.vision_model(pixel_values=pixels.double()).last_hidden_state
         memory = model.read_images(images)
         base, _ = run_question(model, memory, BASE)
-        batch = batch_of(memory, base, base)
+        batch = batch_of(model, memory, base, base)
         noise = draw_samples(0, "example", 5, len(BASE), model.width)[None]
         expected = trace_noise(model, batch, "block_input", [1.0, 2.0], noise)
         monkeypatch.setattr("blip_tracing.experiments.TOKENS_A_BATCH", tokens_a_batch)
@@ -251,12 +255,14 @@ def test_examples_of_one_batch_are_as_if_alone(blip, runs, site):
             "source": torch.stack([source for _, source in alone]),
             "unrelated": torch.stack([base for base, _ in reversed(alone)]),
         }
-        batch = Batch(["a", "b"], model.read_images(images), states, ANSWERS.expand(2, 2))
+        logits = {run: model.decoder(states[run][:, -1]) for run in ("base", "source")}
+        memory = model.read_images(images)
+        batch = Batch(["a", "b"], memory, states, logits, ANSWERS.expand(2, 2))
         together = patch_layer(model, batch, site, 1)
         traced = trace_noise(model, batch, site, [1.0, 3.0], noise, null_samples=1)
         for index, (base, source) in enumerate(alone):
             memory = model.read_images(images[[index]])
-            one = batch_of(memory, base, source, alone[1 - index][0])
+            one = batch_of(model, memory, base, source, alone[1 - index][0])
             parts = trace_noise(model, one, site, [1.0, 3.0], noise[[index]], null_samples=1)
             for found, expected in (
                 (together, patch_layer(model, one, site, 1)),
@@ -276,7 +282,7 @@ def test_one_layer_and_one_token_will_do(pixels):
         memory = model.read_images(blip.vision_model(pixel_values=pixels).last_hidden_state)
         base, _ = run_question(model, memory, [5])
         source, logits = run_question(model, memory, [6])
-        scores = patch_layer(model, batch_of(memory, base, source), "block_input", 0)[0, 0]
+        scores = patch_layer(model, batch_of(model, memory, base, source), "block_input", 0)[0, 0]
     torch.testing.assert_close(scores.probability[0], probabilities(logits), atol=1e-6, rtol=0)
 
 
@@ -353,7 +359,7 @@ def test_the_null_brings_the_unrelated_examples_states(blip, image, runs, site):
     noise = draw_samples(3, "example", 2, len(BASE), model.width)
     with torch.inference_mode():
         unrelated, _ = run_question(model, memory, other)
-        batch = batch_of(memory, base, source, unrelated)
+        batch = batch_of(model, memory, base, source, unrelated)
         patched = patch_layer(model, batch, site, 1)[0, 1]
         traced = trace_noise(model, batch, site, [4.0], noise[None], null_samples=1)
     donor = oracle.site_states(blip, other, image, site, 1)
@@ -376,10 +382,11 @@ def test_a_control_that_misses_its_outcome_names_example_layer_and_difference():
     scores = Scores(torch.zeros(2, 1, 2), torch.zeros(2, 1, 2))
     axes: dict[str, list] = {"example": ["cat", "dog"], "layer": [4]}
     for size, shown in ((0.25, "0.25"), (torch.nan, "nan")):
-        control = Control(scores, torch.tensor([[0.0], [size]]))
+        control = Control(scores, torch.tensor([[0.0], [size]]), torch.ones(2, 1))
         with pytest.raises(MeasurementError, match=f"'dog', block_input layer 4: .* is {shown} in"):
             check_control(control, "ceiling", axes, "block_input", 1e-5)
-    check_control(Control(scores, torch.zeros(2, 1)), "ceiling", axes, "block_input", 1e-5)
+    control = Control(scores, torch.zeros(2, 1), torch.ones(2, 1))
+    check_control(control, "ceiling", axes, "block_input", 1e-5)
 
 
 def test_a_patch_of_a_third_of_the_width_misses_the_ceiling(runs, batch, monkeypatch):
@@ -399,12 +406,72 @@ def test_a_patch_of_a_third_of_the_width_misses_the_ceiling(runs, batch, monkeyp
     assert ceiling.difference.item() > 1e-3
 
 
+def furthest(logits, others):
+    """The largest difference in probability of two runs."""
+    return (logits.softmax(-1) - others.softmax(-1)).abs().max().item()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_control_says_what_it_would_have_missed(blip, image, runs, batch, site):
+    """The effect of putting nothing in; for the no-op, of putting the other run's states in."""
+    model, *_ = runs
+    noise = draw_samples(3, "example", 1, len(BASE), model.width)
+    base, source = (oracle.answer_logits(blip, question, image) for question in (BASE, SOURCE))
+    with torch.inference_mode():
+        traced = trace_noise(model, batch, site, [0.0, 4.0], noise[None])
+        patches = [check_patches(model, batch, site, layer) for layer in range(3)]
+    for layer, (no_op, ceiling) in enumerate(patches):
+        for effect in (no_op.effect.item(), ceiling.effect.item()):
+            assert effect == pytest.approx(furthest(base, source), abs=1e-5)
+            assert effect > 0.1
+        for index, level in enumerate([0.0, 4.0]):
+            corrupted = oracle.corrupted_logits(blip, BASE, image, level * noise[0])
+            for control in (traced.no_op, traced.all_restored):
+                effect = control.effect[0, index, layer].item()
+                assert effect == pytest.approx(furthest(corrupted, base), abs=1e-5)
+                assert (effect > 0.1) == (level > 0)
+
+
+def test_where_nothing_is_put_in_a_control_is_as_far_off_as_its_effect(runs, batch, monkeypatch):
+    model, *_ = runs
+
+    def nothing(model, memory, site, layer, hidden, replacement, positions):
+        return model(hidden, memory, layer, site)
+
+    monkeypatch.setattr("blip_tracing.engine.intervene", nothing)
+    with torch.inference_mode():
+        _, ceiling = check_patches(model, batch, "block_input", 1)
+    assert ceiling.difference.item() == pytest.approx(ceiling.effect.item(), abs=1e-6)
+    assert ceiling.difference.item() > 0.1
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("part", ["text_decoder", "text_encoder"])
+def test_other_weights_than_the_clean_runs_had_miss_the_controls(blip, batch, site, part):
+    """The outcome is what was recorded, not what these weights make of the recorded states."""
+    other = copy.deepcopy(blip)
+    encoder = {
+        "text_decoder": other.text_decoder.bert.encoder, "text_encoder": other.text_encoder.encoder
+    }[part]  # fmt: skip
+    seeded = torch.Generator().manual_seed(1)
+    torch.nn.init.normal_(encoder.layer[-1].output.dense.weight, std=0.3, generator=seeded)
+    model = ResumableBlip(other)
+    noise = torch.zeros(1, 1, len(BASE), model.width)
+    # Behind the last block there is nothing of the encoder left to run.
+    layer = 2 if part == "text_decoder" or site == "block_input" else 1
+    with torch.inference_mode():
+        _, ceiling = check_patches(model, batch, site, layer)
+        traced = trace_noise(model, batch, site, [1.0], noise)
+    assert ceiling.difference.item() > 1e-3
+    assert traced.all_restored.difference[0, 0, layer].item() > 1e-3
+
+
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 def test_numbers_that_are_not_finite_stop_and_name_example_and_layer(runs, wrong):
     model, memory, base, source = runs
     broken = source.clone()
     broken[2, 4, 7] = wrong
     with torch.inference_mode(), pytest.raises(MeasurementError) as caught:
-        patch_layer(model, batch_of(memory, base, broken), "block_input", 2)
+        patch_layer(model, batch_of(model, memory, base, broken), "block_input", 2)
     assert "example 'example', block_input layer 2: the logits hold NaN" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -167,6 +167,34 @@ def test_snakemake_is_killed_and_its_job_lives_on(undisturbed: Path, project: Pa
     assert_tables_are_those_of(undisturbed, project)
 
 
+def start_from_the_queue(project: Path) -> subprocess.CompletedProcess[str]:
+    """What a cluster's queue holds for a job, started after the job's run has been killed."""
+    record = project / run_lock.RECORD
+    submitted = [
+        "--target-jobs", "patch_layer:layers=0-5,shard=0000,site=block_input",
+        "--allowed-rules", "patch_layer", "--force", "--mode", "remote", "--no-hooks",
+        "--keep-incomplete",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(RUN, f"an-older-run@{record}")
+        return snakemake(project, *submitted)
+
+
+@pytest.mark.workflow
+def test_a_queued_job_whose_run_was_killed_ends_before_it_touches_anything(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Snakemake deletes a job's outputs, here those of the run that has begun since, first."""
+    project = shutil.copytree(undisturbed, tmp_path / "project", symlinks=True)
+    before = times_of_writing(project)
+    ended = start_from_the_queue(project)
+    assert ended.returncode == 1
+    assert ended.stdout == (
+        f"{project}: this job is not begun: its run was killed, another has begun\n"
+    )
+    assert times_of_writing(project) == before
+
+
 # --- a disk that takes nothing
 
 
@@ -365,6 +393,25 @@ def test_a_job_whose_run_was_killed_writes_nothing_once_another_has_begun(tmp_pa
     with pytest.raises(InputError, match="its run was killed"), written_whole(table) as file:
         file.write(b"of the run before")
     assert table.read_bytes() == b"of this run"
+
+
+@pytest.mark.usefixtures("outside_a_run")
+def test_a_job_whose_run_was_killed_does_not_begin_once_another_has(tmp_path: Path) -> None:
+    """Of a group's jobs, which follow one another, the first may have begun before."""
+    begin_run(tmp_path)
+    (tmp_path / run_lock.RECORD).write_text("another")
+    log = tmp_path / "job.log"
+    log.write_text("said by a job of the other run")
+    program = f"from blip_tracing.logs import log_to\nwith log_to({str(log)!r}):\n  print('begun')"
+    job = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+    )
+    assert (job.returncode, job.stdout) == (1, "")
+    assert job.stderr == f"{log}: this job is not begun: its run was killed, another has begun\n"
+    assert log.read_text() == "said by a job of the other run"
 
 
 @pytest.mark.usefixtures("outside_a_run")

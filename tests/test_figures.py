@@ -281,10 +281,6 @@ def test_facets_fill_a_page_as_large_as_they_can() -> None:
 # ---- words -------------------------------------------------------------------------------------
 
 
-def test_characters_that_the_font_lacks_are_spelled_out() -> None:
-    assert figures.printable("größe σ 水") == "größe σ U+6C34"
-
-
 def test_tokens_that_look_like_missing_values_stay_words(tmp_path: Path) -> None:
     asked = Asked("null is nan NA", "null is 007 NA", "nan", "null")
     tables = read_tables(write_tables(tmp_path, {"1": asked}, samples=1))

@@ -37,12 +37,12 @@ def trace(device: str, dtype: str = "float32") -> list[torch.Tensor]:
         model = ResumableBlip(blip)
         (image,) = encode_pictures(blip, CHECKPOINT, [open_picture(PICTURE)])
         memory = model.read_images(image[None])
-        base, source = (
-            run_question(model, memory, tokenizer.encode(question).ids)[0] for question in asked
+        runs = [run_question(model, memory, tokenizer.encode(question).ids) for question in asked]
+        states, logits = (
+            {"base": base[None], "source": source[None]} for base, source in zip(*runs, strict=True)
         )
-        noise = draw_samples(0, "animal_shirt", 10, base.shape[1], model.width)
-        states = {"base": base[None], "source": source[None]}
-        batch = Batch(["animal_shirt"], memory, states, ids[None])
+        noise = draw_samples(0, "animal_shirt", 10, states["base"].shape[2], model.width)
+        batch = Batch(["animal_shirt"], memory, states, logits, ids[None])
         patched = [
             patch_layer(model, batch, site, layer).probability
             for site in ("block_input", "block_output")

@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +21,32 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from PIL import Image
+from snakemake.cli import parse_config  # type: ignore[import-untyped]
 from snakemake.utils import validate  # type: ignore[import-untyped]
+from snakemake_interface_executor_plugins.utils import (  # type: ignore[import-untyped]
+    format_cli_arg,
+)
 
 from blip_tracing.errors import InputError
 from blip_tracing.inputs import (
     COLUMNS,
     REQUIRED_COLUMNS,
+    TABLE_DIGITS,
     check_against_checkpoint,
     check_config,
     check_pictures,
     load_sheet,
 )
-from blip_tracing.planning import check_config_file, check_named_files, read_inputs
+from blip_tracing.planning import (
+    Known,
+    check_config_file,
+    check_named_files,
+    read_inputs,
+    read_overrides,
+)
+from blip_tracing.published import read_published
+from blip_tracing.tables import FLOAT_FORMAT
+from blip_tracing.tokens import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "workflow/schemas"
@@ -66,21 +83,19 @@ def with_key(path: str, value: object) -> dict[str, Any]:
 
 
 def config_refusal(config: dict[str, Any]) -> str:
-    message = refusal(check_config, config, CONFIG_SCHEMA, "config/config.yaml")
-    assert message.startswith("config/config.yaml: ")
-    return message.removeprefix("config/config.yaml: ")
+    return refusal(check_config, config, CONFIG_SCHEMA)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
-    check_config(config, CONFIG_SCHEMA, str(path))
+    check_config(config, CONFIG_SCHEMA)
     nothing_to_compare_with = {"published": ""}
     assert filled(config) == nothing_to_compare_with | config, "it shows every key"
 
 
 def test_the_smallest_configuration_is_enough() -> None:
-    check_config(SMALLEST, CONFIG_SCHEMA, "config/config.yaml")
+    check_config(SMALLEST, CONFIG_SCHEMA)
 
 
 def filled(config: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +187,61 @@ LEVELS = "tracing.noise_levels"
             3,
             ": 3 is not in tracing.noise_levels; give one of 0.1, 0.5, 1, 2, 5, 10, 20",
         ),
-        ("tracing.samples", 2**63, ": 9223372036854775808 is a number, not a whole number"),
+        (
+            "tracing.samples",
+            2**63,
+            ": 9223372036854775808 is not in the range from 1 to 9223372036854775807",
+        ),
+        (
+            "tracing.seed",
+            10**20,
+            ": 100000000000000000000 is not in the range from 0 to 9223372036854775807",
+        ),
+        ("tracing.seed", -(10**20), ": -100000000000000000000 is not in the range from 0 to 92"),
+        ("tracing.seed", "1e3", ": '1e3' is text, not a whole number; write 1000 without quotes"),
+        (
+            LEVELS,
+            ["1.0e38", 1.0],
+            "[0]: '1.0e38' is text, not a finite number; write 1.0e+38 without quotes",
+        ),
+        (
+            LEVELS,
+            ["1e-300", 1.0],
+            "[0]: '1e-300' is text, not a finite number; write 1.0e-300 without quotes",
+        ),
+        (
+            LEVELS,
+            [1.0000000001, 1.0],
+            "[0]: 1.0000000001 has more than the 9 digits that tables keep; write 1",
+        ),
+        (
+            LEVELS,
+            [1 / 3, 1.0],
+            "[0]: 0.3333333333333333 has more than the 9 digits that tables keep; "
+            "write 0.333333333",
+        ),
+        (
+            LEVELS,
+            [2**53 + 1, 1.0],
+            "[0]: 9007199254740993 has more than the 9 digits that tables keep; "
+            "write 9007199250000000",
+        ),
+        (
+            LEVELS,
+            [1.0, 2, 1.000001],
+            "[2]: 1.000001 and 1.0 are both called 1 in the figures; keep one",
+        ),
+        (
+            LEVELS,
+            [5e-324, 1.0],
+            "[0]: 5e-324 is beyond what float32 computes with; give 0, or 1e-30 to 1e+18",
+        ),
+        (LEVELS, [1.0, 1e19], "[1]: 1e+19 is beyond what float32 computes with; give 0, or"),
+        (LEVELS, [1.0, -0.0], "[1]: -0.0 is zero with a sign; write 0"),
+        *(
+            (key, "a{b}", ": a{b}: Snakemake takes { and } in a path for wildcards; rename it")
+            for key in ("model.name", "examples", "published")
+        ),
         (LEVELS, [10**400, 1.0], f"[0]: 1{'0' * 79}… is a number, not a finite number"),
         ("model.name", "x" * 200 + "\n", ": holds the control character U+000A, which no editor"),
         ("model.revision", dt.date(2026, 11, 23), ": 2026-11-23 is a date, not text"),
@@ -233,8 +302,8 @@ def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
     config = {"modle": SMALLEST["model"], "examples": SMALLEST["examples"]}
     required_first = {"required": None, **CONFIG_SCHEMA} | {"required": CONFIG_SCHEMA["required"]}
     for schema in (CONFIG_SCHEMA, required_first):
-        message = refusal(check_config, config, schema, "config.yaml")
-        assert message == "config.yaml: modle is not a known key; did you mean model?"
+        message = refusal(check_config, config, schema)
+        assert message == "modle is not a known key; did you mean model?"
 
 
 def test_levels_and_draws_matter_only_where_something_is_traced() -> None:
@@ -243,7 +312,23 @@ def test_levels_and_draws_matter_only_where_something_is_traced() -> None:
         "report.draws_at: 1.0 is not in tracing.noise_levels; give one of 0.5, 2"
     )
     untraced = {"tracing": levels | {"sites": []}, "controls": {"null_samples": 20}}
-    check_config(SMALLEST | untraced, CONFIG_SCHEMA, "config.yaml")
+    check_config(SMALLEST | untraced, CONFIG_SCHEMA)
+
+
+def test_levels_that_have_labels_of_their_own_are_kept() -> None:
+    levels = [0, 1e-30, 0.123456789, 1, 1.00001, 123456, 1e18]
+    config = with_key(LEVELS, levels)
+    config["report"]["draws_at"] = 0.123456789
+    check_config(config, CONFIG_SCHEMA)
+    assert f"%.{TABLE_DIGITS}g" == FLOAT_FORMAT
+    assert [float(FLOAT_FORMAT % level) for level in levels] == levels
+
+
+@pytest.mark.parametrize("number", ["1e38", "1e-300", "1e-1", "1e5", "1e20", "1.5e3"])
+def test_a_number_is_suggested_as_yaml_reads_it(number: str) -> None:
+    message = config_refusal(with_key(LEVELS, [1.0, number]))
+    (written,) = re.findall("write (.*) without quotes", message)
+    assert yaml.safe_load(written) == float(number)
 
 
 def keys(schema: dict[str, Any], at: str = "") -> dict[str, dict[str, Any]]:
@@ -312,6 +397,122 @@ def test_json_and_merge_keys_and_a_byte_order_mark_are_yaml_too(tmp_path: Path) 
         check_config_file(path)
 
 
+# --- the command line
+
+
+def overrides(*entries: str) -> dict[str, Any]:
+    return read_overrides(parse_config(entries), entries)
+
+
+def test_groups_of_the_command_line_are_typed_as_in_a_file() -> None:
+    given = overrides(
+        "examples=my own.tsv",
+        "shard_size=3",
+        "tracing={samples: 3, noise_levels: [0.5, 1]}",
+        "tracing={'seed': 7}",
+        'patching={"sites": ["block_output"]}',
+        "published=",
+        "model={revision: '123', layers: 6}",
+    )
+    assert given == {
+        "examples": "my own.tsv",
+        "shard_size": 3,
+        "tracing": {"samples": 3, "noise_levels": [0.5, 1], "seed": 7},
+        "patching": {"sites": ["block_output"]},
+        "published": None,
+        "model": {"revision": "123", "layers": 6},
+    }
+
+
+def test_a_job_of_a_cluster_is_given_the_same() -> None:
+    entries = [
+        "examples=it's é.tsv",
+        "tracing={samples: 3, noise_levels: [0.5, 1]}",
+        "effects={roles: [{role: 'a b', token: '[a-z]+'}]}",
+        "model={'revision': '123'}",
+    ]
+    handed_on = shlex.split(format_cli_arg("--config", entries))
+    assert overrides(*handed_on[1:]) == overrides(*entries)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            "tracing={seed: 1, seed: 2}",
+            "--config tracing, line 1: is not YAML (seed is given twice; keep it once); mend the",
+        ),
+        ("tracing={seed: 2026-13-45}", "--config tracing: holds a value that YAML cannot read"),
+        (
+            r"model={name: a\b}",
+            r"--config model={name: a\b}: would not reach a job as it is; put it in a file",
+        ),
+        (
+            """model={name: 'a', revision: "b"}""",
+            """--config model={name: 'a', revision: "b"}: would not reach a job as it is; put""",
+        ),
+        (
+            "model={name: '$HOME'}",
+            "--config model={name: '$HOME'}: would not reach a job as it is; put it in a file",
+        ),
+    ],
+)
+def test_what_the_command_line_cannot_give_is_said(entry: str, message: str) -> None:
+    assert refusal(overrides, entry).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["tracing={samples: three}"], "--config: tracing.samples: 'three' is text, not a whole"),
+        (["tracing={smaples: 3}"], "--config: tracing.smaples is not a known key; did you mean"),
+        (["zebra=1"], "--config: zebra is not a known key"),
+        (["tracing=3"], "--config: tracing: 3 is a number, not a group of keys"),
+        (
+            ["tracing={noise_levels: [1, 3]}"],
+            "one.yaml + --config: report.draws_at: 2 is not in tracing.noise_levels; give one of",
+        ),
+        (["shard_size=3"], "one.yaml: tracing.seed: 'zero' is text, not a whole number"),
+    ],
+)
+def test_the_fault_of_the_command_line_is_not_blamed_on_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entries: list[str], message: str
+) -> None:
+    config = with_key("tracing.seed", "zero" if "shard_size=3" in entries else 0)
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text(yaml.safe_dump(config))
+    assert refusal(read_inputs, config, ["one.yaml"], overrides(*entries)).startswith(message)
+
+
+def test_what_the_command_line_gives_joins_the_files_groups() -> None:
+    config = with_key("tracing.seed", 5)
+    read_inputs(
+        config, [], overrides("tracing={samples: 3}", f"examples={ROOT}/config/examples.tsv")
+    )
+    assert config["tracing"] == {
+        "sites": ["block_input"],
+        "noise_levels": [0.1, 0.5, 1, 2, 5, 10, 20],
+        "samples": 3,
+        "seed": 5,
+    }
+
+
+# --- what is asked for on the command line
+
+
+def test_a_value_of_a_wildcard_that_is_not_there_ends_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known = Known("shard", {"0000": ["a"], "0001": ["b"]})
+    assert known["0001"] == ["b"]
+    with pytest.raises(SystemExit):
+        known["0002"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a file asked for is of shard '0002', which this configuration does not have; "
+        "known are 0000, 0001"
+    ]
+
+
 # --- configuration, sheet and files together
 
 
@@ -326,6 +527,7 @@ def test_the_shipped_inputs_are_planned_without_a_word(monkeypatch: pytest.Monke
     [
         ("published", "tutorial.csv", "published: there is no file tutorial.csv; mend its path"),
         ("model.name", "resources/miniature", "resources/miniature/config.json: is missing"),
+        ("model.name", "README.md", "model.name: README.md is a file; give the checkpoint's dir"),
         ("model.name", "x" * 300, f"{'x' * 300}: cannot be read (File name too long)"),
     ],
 )
@@ -574,7 +776,113 @@ def test_a_sheet_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert sheet_refusal(tmp_path) == ": cannot be read (Is a directory); give a file"
 
 
+# --- what never ends, or never begins
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(os.path.relpath(path))  # a socket's path is short
+
+
+ENDLESS = {
+    "a pipe": make_pipe,
+    "a socket": make_socket,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.fixture(params=ENDLESS)
+def endless(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """What would be waited at for ever, and what it is."""
+    path = tmp_path / "endless"
+    ENDLESS[request.param](path)
+    # A test that waits fails: the alarm's handler raises.
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(20)
+    yield path, f"(it is {request.param}, not a file)"
+    signal.alarm(0)
+
+
+def test_what_never_ends_is_named_wherever_it_is_given(
+    endless: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, reason = endless
+    assert refusal(load_sheet, path) == f"{path}: cannot be read {reason}; give a file"
+    assert refusal(check_config_file, path).startswith(f"{path}: cannot be read {reason}; mend")
+    assert refusal(read_published, path).startswith(f"{path}: cannot be read as CSV {reason}")
+    assert picture_refusal(tmp_path, str(path)) == (
+        f"image: {path}: cannot be opened as a picture {reason}"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"]
+)
+def test_what_never_ends_is_named_in_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, endless: tuple[Path, str], name: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    folder = endless[0].parent / "checkpoint"
+    shutil.copytree(config["model"]["name"], folder)
+    (folder / name).unlink()
+    endless[0].rename(folder / name)
+    config["model"]["name"] = str(folder)
+    message = refusal(check_named_files, config, read_inputs(config, []))
+    assert message.startswith(f"{folder / name}: cannot be read {endless[1]}; mend its path")
+
+
+def test_a_text_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert sheet_refusal(path) == ": cannot be read (File too large); give a file"
+    assert "(File too large)" in refusal(check_config_file, path)
+    assert "(File too large)" in refusal(read_published, path)
+
+
 # --- the pictures
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1",
+        "http://[foo]/a.png",
+        "http://x:99999999/",
+        "http://x:0/a.png",
+        "http://x:port/a.png",
+        "http://",
+        "https:///a.png",
+        "http://two words/a.png",
+        "http://a..b/a.png",
+        f"http://{'a' * 64}.org/a.png",
+        "http://ex℀mple.org/a.png",
+        "http://*/a.png",
+    ],
+)
+def test_an_address_that_is_none_is_named(tmp_path: Path, address: str) -> None:
+    message = sheet_refusal(write_sheet(tmp_path, HEADER, f"one	{address}	what	what"))
+    assert message.startswith(f", row 2 (example 'one'), image: {address}: is no address (")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "HTTP://x",
+        "http://x/two words.png",
+        "http://[::1]:8080/a.png",
+        "https://bücher.example/ä.png?b={c}&d[e]=*",
+        "http://user:word@x/a.png",
+    ],
+)
+def test_an_address_of_any_kind_is_kept(tmp_path: Path, address: str) -> None:
+    sheet = load_sheet(write_sheet(tmp_path, HEADER, f"one	{address}	what	what"))
+    assert sheet["image"].tolist() == [address]
 
 
 def sheet_with(folder: Path, image: str, sha256: str = "") -> pd.DataFrame:
@@ -638,9 +946,20 @@ def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    text = {"num_hidden_layers": LAYERS, "max_position_embeddings": POSITIONS}
-    (folder / "config.json").write_text(json.dumps({"model_type": "blip", "text_config": text}))
+    set_vocabulary(folder, len(WORDS))
     return folder
+
+
+def set_vocabulary(folder: Path, size: int, start: int = len(WORDS) - 1) -> None:
+    """Give the model so many words, `start` among them the one with which answers begin."""
+    text = {
+        "num_hidden_layers": LAYERS,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": size,
+        "bos_token_id": start,
+    }
+    config = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
+    (folder / "config.json").write_text(json.dumps({**config, "text_config": text}))
 
 
 def check_row(checkpoint: Path, row: str, **config: object) -> list[str]:
@@ -728,6 +1047,46 @@ def test_every_unknown_word_is_warned_of_once_a_question(checkpoint: Path) -> No
         f"{where}base_question: the tokenizer does not know 'okapi', which becomes [UNK]",
         f"{where}source_question: the tokenizer does not know 'zebra', which becomes [UNK]",
     ]
+
+
+ROW_THAT_FITS = "what is the shirt\twhat is the color"
+
+
+def test_blips_own_two_words_need_no_name(checkpoint: Path) -> None:
+    """As in BLIP's first checkpoints: BERT's vocabulary, and an embedding two words larger."""
+    set_vocabulary(checkpoint, len(WORDS) + 2, start=len(WORDS))
+    assert check_row(checkpoint, ROW_THAT_FITS) == []
+
+
+def test_words_of_the_model_beyond_the_tokenizers_are_warned_of(checkpoint: Path) -> None:
+    set_vocabulary(checkpoint, 16)
+    assert check_row(checkpoint, ROW_THAT_FITS) == [
+        f"{checkpoint}: its tokenizer has 12 words, the model 16; "
+        "answers beyond are shown by number, as [id 15]"
+    ]
+
+
+def test_a_tokenizer_with_words_that_the_model_has_not_is_refused(checkpoint: Path) -> None:
+    set_vocabulary(checkpoint, 11, start=0)
+    assert refusal(check_row, checkpoint, ROW_THAT_FITS) == (
+        f"{checkpoint}: its tokenizer has '##dish' as number 11, but the model has 11 words, "
+        "counted from 0; copy the tokenizer of this model"
+    )
+
+
+@pytest.mark.parametrize("as_whole", [False, True])
+def test_a_tokenizer_that_lost_a_word_is_refused(checkpoint: Path, as_whole: bool) -> None:
+    if as_whole:
+        load_tokenizer(checkpoint).save(str(checkpoint / "tokenizer.json"))
+        saved = json.loads((checkpoint / "tokenizer.json").read_text())
+        del saved["model"]["vocab"]["red"]
+        (checkpoint / "tokenizer.json").write_text(json.dumps(saved))
+    else:
+        (checkpoint / "vocab.txt").write_text("\n".join(WORDS).replace("red", ""))
+    assert refusal(check_row, checkpoint, ROW_THAT_FITS) == (
+        f"{checkpoint}: its tokenizer has no word for 1 of the model's 12, the first number 10; "
+        "copy the tokenizer of this model"
+    )
 
 
 def test_the_default_sheet_fits_the_miniature(monkeypatch: pytest.MonkeyPatch) -> None:

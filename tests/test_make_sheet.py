@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from make_sheet import ask_model, parse
 from oracle import answer_logits, image_states
 from PIL import Image
 from project import ROOT, copy_project, planned_jobs
@@ -246,6 +247,23 @@ def test_pictures_are_fetched_as_needed_and_never_again(
     made(project, "config/examples", *arguments, pictures=f"{address}/{{id:012d}}.png")
     assert len(asked) == len(looked_at)
     assert "fetch_image" not in planned_jobs(project)
+
+
+def test_the_model_is_asked_on_the_cores_that_are_given(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One unless told otherwise: on a busy machine torch's threads wait for one another."""
+    monkeypatch.chdir(drawn)
+    for options, cores in (([], 1), (["--cores", "2"], 2)):
+        arguments = parse(["questions.csv", "sheet.tsv", "--model", str(CHECKPOINT), *options])
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        try:
+            with ask_model(str(CHECKPOINT), "cpu", LOCAL, arguments.cores) as ask:
+                assert torch.get_num_threads() == cores
+                assert ask(1, "what is the color of the animal")
+        finally:
+            torch.set_num_threads(before)
 
 
 def test_a_picture_that_cannot_be_fetched_is_named(

@@ -1,18 +1,26 @@
 """Pictures of every kind are seen as a viewer shows them, or refused in one line."""
 
+import base64
+import io
 import resource
 import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from project import ROOT, copy_project, snakemake
+from stories import made_up_run
 
+from blip_tracing import figures
+from blip_tracing.document import write_document
 from blip_tracing.errors import InputError
+from blip_tracing.page import PICTURE_SIDE, picture_address
 from blip_tracing.pictures import identify_picture, open_picture
+from blip_tracing.story import tell
 
 ORIENTATION = 0x0112
 GIB = 1 << 30
@@ -135,6 +143,28 @@ def test_the_largest_picture_that_is_read(tmp_path):
     write_black_png(tmp_path / "a.png", 9_500, 9_500)
     with pytest.raises(InputError, match="is too large"):
         identify_picture(tmp_path / "a.png")
+
+
+SHAPES = [(1, 20_000), (20_000, 1), (100, 480), (480, 100)]
+
+
+@pytest.mark.parametrize(("width", "height"), SHAPES)
+def test_a_picture_of_any_shape_is_shown(tmp_path, width, height):
+    """In the figure of the baseline report, on the page, and in the document of the supplement."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (width, height), "red").save(path)
+    run = made_up_run(tmp_path / "run")
+    run = replace(run, pictures=dict.fromkeys(run.pictures, str(path)))
+    name = next(iter(run.pictures))
+    plot = figures.baseline(run.tables["baseline"], run.tables["answers"], name, path)
+    figures.save_figure(plot, tmp_path / "figure", ["png", "svg", "pdf"])
+    red = np.asarray(open_picture(tmp_path / "figure.png"))
+    assert (red == (255, 0, 0)).all(axis=-1).any(), "the figure shows the picture"
+    shown = Image.open(io.BytesIO(base64.b64decode(picture_address(path).split(",")[1])))
+    assert max(shown.size) == min(max(width, height), 2 * PICTURE_SIDE)
+    document = io.BytesIO()
+    write_document(tell(run), document)
+    assert document.getvalue().startswith(b"%PDF")
 
 
 @pytest.mark.workflow

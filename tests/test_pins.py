@@ -137,6 +137,12 @@ def test_the_environments_have_one_python():
     assert len(pythons) == 1
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_names_one_channel(environment):
+    """`nodefaults`, once a word among the channels, is a channel's name to newer conda."""
+    assert yaml.safe_load(ENVIRONMENTS[environment].read_text())["channels"] == ["conda-forge"]
+
+
 def test_what_is_installed_is_what_is_pinned():
     assert {name: version(name).split("+")[0] for name in REQUIREMENTS} == REQUIREMENTS
 

@@ -13,12 +13,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from plain_tutorial import EXAMPLE, Tutorial, open_tutorial, patching_map, publish
 from project import ROOT, planned_jobs, run, snakemake
 from test_figures import shown_texts, shrunk
 
 from blip_tracing.errors import InputError
+from blip_tracing.figures import BLUE
 from blip_tracing.published import KEYS, check_run, figures_of, read_published
 from blip_tracing.replication import (
     ABSENT,
@@ -109,6 +114,20 @@ def test_the_full_replication_can_be_held_against_it(shipped: pd.DataFrame) -> N
     sheet = pd.read_csv(ROOT / "config/blip-vqa-base.tsv", sep="\t")
     sites = {experiment: ["block_input"] for experiment in ("patching", "tracing")}
     check_run(shipped, SHIPPED, list(sheet["example"]), sites)
+
+
+def test_the_replication_follows_the_answers_that_the_published_numbers_are_of(
+    shipped: pd.DataFrame,
+) -> None:
+    """Else a checkpoint that answers otherwise gives no numbers to compare with them."""
+    sheet = pd.read_csv(ROOT / "config/blip-vqa-base.tsv", sep="\t").set_index("example")
+    followed = shipped[~shipped["quantity"].isin(["top_logit", "top_probability"])]
+    assert set(followed["quantity"]) == set(shipped["quantity"]) - {"top_logit", "top_probability"}
+    for example, row in sheet.iterrows():
+        part = followed[followed["example"] == example]
+        patched = part["quantity"] == "patching"
+        assert set(part.loc[patched, "token"]) == {row["source_answer"]}
+        assert set(part.loc[~patched, "token"]) == {row["base_answer"]}
 
 
 # ---- tables that are refused -------------------------------------------------------------------
@@ -423,6 +442,84 @@ def test_no_text_of_a_figure_is_cut_or_overlaps(
             assert not Bbox.intersection(shrunk(box), shrunk(other)), f"{first!r} on {second!r}"
     finally:
         plt.close(figure)
+
+
+def constant(run: Tables) -> Tables:
+    """The run, all of whose traced cells are certain to one value: no draw differs from another."""
+    return {**run, "tracing": run["tracing"].assign(p_base=0.0)}
+
+
+@pytest.fixture(scope="module")
+def runs(shipped: pd.DataFrame) -> dict[str, Tables]:
+    same = run_like(shipped, same_answers=True)
+    other = run_like(shipped, same_answers=False)
+    return {"same answers": same, "other answers": other, "certain": constant(same)}
+
+
+def draw(figure: str, published: pd.DataFrame, run: Tables) -> Figure:
+    compared = compare(published, run, resamples=200, seed=0)
+    drawn = FIGURES[figure](compared, run, EXAMPLE).draw()
+    drawn.draw_without_rendering()
+    return drawn
+
+
+@pytest.mark.parametrize("which", ["same answers", "other answers", "certain"])
+def test_axes_of_probabilities_go_from_0_to_1_at_most_and_can_be_read(
+    shipped: pd.DataFrame, runs: dict[str, Tables], which: str
+) -> None:
+    for figure, axis in (("noise_means", "xaxis"), ("iteration_means", "yaxis")):
+        drawn = draw(figure, shipped, runs[which])
+        try:
+            for panel in drawn.axes:
+                ticks = getattr(panel, axis).get_ticklocs()
+                low, high = getattr(panel, axis).get_view_interval()
+                shown = [tick for tick in ticks if low <= tick <= high]
+                assert len(shown) >= 2
+                assert min(shown) >= 0
+                assert max(shown) <= 1
+        finally:
+            plt.close(drawn)
+
+
+def dots(panel: Axes) -> list[tuple[float, float]]:
+    """Where the blue dots of a panel are, those within it."""
+    low, high = panel.get_xlim()
+    return [
+        (x, y)
+        for drawn in panel.collections
+        if isinstance(drawn, PathCollection)
+        and same_color(tuple(np.asarray(drawn.get_facecolor())[0, :3]), BLUE)
+        for x, y in np.asarray(drawn.get_offsets())
+        if low <= x <= high
+    ]
+
+
+def test_where_an_interval_has_no_length_the_runs_mean_is_seen(
+    shipped: pd.DataFrame, runs: dict[str, Tables]
+) -> None:
+    drawn = draw("noise_means", shipped, runs["certain"])
+    try:
+        assert len(drawn.axes) == 7
+        assert all([x for x, _ in dots(panel)] == [0.0] for panel in drawn.axes)
+    finally:
+        plt.close(drawn)
+
+
+def test_a_facet_without_the_runs_numbers_says_so(
+    shipped: pd.DataFrame, runs: dict[str, Tables]
+) -> None:
+    traced = runs["same answers"]["tracing"]
+    without = {**runs["same answers"], "tracing": traced[traced["noise_level"] != 2]}
+    for tables, lacking in ((without, 1), (runs["other answers"], 7), (runs["same answers"], 0)):
+        drawn = draw("noise_means", shipped, tables)
+        try:
+            said = [
+                any("this run" in text.get_text() for text in panel.texts) for panel in drawn.axes
+            ]
+            assert sum(said) == lacking
+            assert said == [not dots(panel) for panel in drawn.axes]
+        finally:
+            plt.close(drawn)
 
 
 @pytest.mark.workflow

@@ -18,6 +18,7 @@ from blip_tracing.tables import read_table
 
 WORKFLOW = Path(__file__).resolve().parents[1] / "workflow"
 NOTEBOOKS = WORKFLOW / "notebooks"
+TEMPLATE = WORKFLOW / "report/notebook.html.j2"
 REPORTS = ("baseline", "patching", "tracing")
 
 EXAMPLE = "ball_kite"
@@ -97,7 +98,11 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         # Neither a home nor the user's settings are there in a job.
         patch.setenv("HOME", "/nonexistent")
         render_report.render(
-            NOTEBOOKS / f"{name}.ipynb", parameters, folder / "out.ipynb", folder / "out.html"
+            NOTEBOOKS / f"{name}.ipynb",
+            parameters,
+            folder / "out.ipynb",
+            folder / "out.html",
+            TEMPLATE,
         )
     page = (folder / "out.html").read_text(encoding="utf-8")
     return Report(name, folder, page, nbformat.read(folder / "out.ipynb", as_version=4))
@@ -197,7 +202,7 @@ def stored(path: Path, *sources: str) -> Path:
 def test_a_failing_cell_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     notebook = stored(tmp_path / "bad.ipynb", "print('so far')", "{}['no such token']")
     with pytest.raises(render_report.ReportError) as failure:
-        render_report.render(notebook, {}, tmp_path / "out.ipynb", tmp_path / "out.html")
+        render_report.render(notebook, {}, tmp_path / "out.ipynb", tmp_path / "out.html", TEMPLATE)
     message = str(failure.value)
     assert message.splitlines()[0] == f"{notebook}: KeyError: 'no such token'"
     assert "{}['no such token']" in message
@@ -207,7 +212,7 @@ def test_a_failing_cell_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_a_cell_shows_cannot_become_markup(tmp_path: Path) -> None:
     notebook = stored(tmp_path / "some.ipynb", "print('<b>1 < 2</b>')", "'<i>'")
-    render_report.render(notebook, {}, tmp_path / "out.ipynb", tmp_path / "out.html")
+    render_report.render(notebook, {}, tmp_path / "out.ipynb", tmp_path / "out.html", TEMPLATE)
     page = (tmp_path / "out.html").read_text()
     assert "&lt;b&gt;1 &lt; 2&lt;/b&gt;" in page
     assert not {"b", "i"} & set(Reader(page).tags)
@@ -241,7 +246,9 @@ def render_patching(folder: Path, answers: Any) -> str:
         "scripts": str(WORKFLOW / "scripts"),
     }
     page = folder / "page.html"
-    render_report.render(NOTEBOOKS / "patching.ipynb", parameters, folder / "out.ipynb", page)
+    render_report.render(
+        NOTEBOOKS / "patching.ipynb", parameters, folder / "out.ipynb", page, TEMPLATE
+    )
     return page.read_text()
 
 

@@ -133,29 +133,26 @@ def test_the_report_has_each_rules_run_time(report: Report) -> None:
 
 # ---- where the time goes -----------------------------------------------------------------------
 
-HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
-
-def write_benchmark(folder: Path, job: str, *numbers: object) -> str:
-    """A benchmark file as Snakemake writes it: seconds, peak memory, processor seconds."""
-    path = folder / "benchmarks" / f"{job}.tsv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seconds, memory, cpu = numbers
-    line = [seconds, "0:00:10", memory, 9, 9, 9, 9, 9, 9, cpu]
-    path.write_text(HEADER + "\t".join(map(str, line)) + "\n")
-    return str(path)
+def leave_usage(folder: Path, job: str, seconds: float, memory: float, processor: float) -> str:
+    """A job's log, and beside it what the job took."""
+    log = folder / "logs" / f"{job}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    usage = {"seconds": seconds, "memory_mib": memory, "cpu_seconds": processor}
+    log.with_suffix(".usage.json").write_text(json.dumps(usage))
+    return str(log)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> pd.DataFrame:
-    """Two jobs of one rule, a job too short to be looked at, and one without a benchmark."""
-    files = [
-        write_benchmark(tmp_path, "trace_noise/block_input/noise_1.0/0000", 90.5, 500.5, 40),
-        write_benchmark(tmp_path, "trace_noise/block_input/noise_1.0/0001", 60, 2048, 30),
-        write_benchmark(tmp_path, "render_tracing", 0.25, "NA", "NA"),
-        str(tmp_path / "benchmarks/encode_images/0000.tsv"),
+    """Two jobs of one rule, a job of a rule with one, and one that left nothing."""
+    logs = [
+        leave_usage(tmp_path, "trace_noise/block_input/noise_1.0/0000", 90.5, 500.5, 40),
+        leave_usage(tmp_path, "trace_noise/block_input/noise_1.0/0001", 60, 2048, 30),
+        leave_usage(tmp_path, "render_tracing", 0.25, 300, 0.5),
+        str(tmp_path / "logs/encode_images/0000.log"),
     ]
-    return collect_runtimes.read_runtimes(files, ["cuda A", "cuda B", "cpu", "cpu"])
+    return collect_runtimes.read_runtimes(logs, ["cuda A", "cuda B", "cpu", "cpu"])
 
 
 def test_the_table_has_a_row_a_job(table: pd.DataFrame) -> None:
@@ -165,8 +162,8 @@ def test_the_table_has_a_row_a_job(table: pd.DataFrame) -> None:
     ]  # fmt: skip
     assert table["device"].tolist() == ["cuda A", "cuda B", "cpu", "cpu"]
     np.testing.assert_equal(table["seconds"].tolist(), [90.5, 60, 0.25, np.nan])
-    np.testing.assert_equal(table["memory_mib"].tolist(), [500.5, 2048, np.nan, np.nan])
-    np.testing.assert_equal(table["cpu_seconds"].tolist(), [40, 30, np.nan, np.nan])
+    np.testing.assert_equal(table["memory_mib"].tolist(), [500.5, 2048, 300, np.nan])
+    np.testing.assert_equal(table["cpu_seconds"].tolist(), [40, 30, 0.5, np.nan])
 
 
 def test_rules_are_listed_with_the_longest_first(table: pd.DataFrame) -> None:
@@ -211,12 +208,14 @@ def test_the_figure_can_do_without_any_number(table: pd.DataFrame, tmp_path: Pat
 
 
 @pytest.mark.workflow
-def test_every_benchmark_of_a_run_is_counted_with_its_device(default_run: Path) -> None:
-    folder = default_run / "results/benchmarks"
-    files = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.tsv")}
+def test_every_job_of_a_run_is_counted_with_its_device(default_run: Path) -> None:
+    folder = default_run / "results/logs"
+    logs = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.log")}
     rows = read_table(default_run / "results/runtimes.csv").fillna({"job": ""})
-    assert set((rows["rule"] + "/" + rows["job"]).str.rstrip("/")) == files
-    assert (rows["seconds"] > 0).all()
+    counted = set((rows["rule"] + "/" + rows["job"]).str.rstrip("/"))
+    assert logs - counted == {"collect_runtimes", "render_runtime"}
+    assert counted <= logs
+    assert (rows[["seconds", "cpu_seconds", "memory_mib"]] > 0).all(axis=None)
     facts = json.loads((default_run / "results/baseline/0000.json").read_text())
     model_rules = rows["rule"].isin(["encode_images", "answer_baseline", "patch_layer"])
     assert set(rows.loc[model_rules, "device"]) == {facts["device"]}
@@ -237,16 +236,27 @@ def test_the_page_shows_time_memory_and_device_of_each_rule(default_run: Path) -
 
 
 @pytest.mark.workflow
-def test_a_deleted_or_newer_benchmark_makes_nothing_stale(finished: Path) -> None:
-    for path in (finished / "results/benchmarks").rglob("*.tsv"):
+def test_what_a_job_took_makes_nothing_stale_when_it_is_deleted_or_newer(finished: Path) -> None:
+    usages = list((finished / "results/logs").rglob("*.usage.json"))
+    assert usages
+    for path in usages:
         path.touch()
     assert planned_jobs(finished) == Counter()
-    shutil.rmtree(finished / "results/benchmarks")
+    for path in usages:
+        path.unlink()
     assert planned_jobs(finished) == Counter()
     (finished / "reports/runtime.html").unlink()
     assert planned_jobs(finished) == Counter(render_runtime=1)
     (finished / "results/runtimes.csv").unlink()
     assert planned_jobs(finished) == Counter(collect_runtimes=1, render_runtime=1)
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+@pytest.mark.workflow
+def test_the_page_of_the_default_run_is_light(default_run: Path) -> None:
+    assert (default_run / "reports/index.html").stat().st_size < 1.5e6
 
 
 # ---- the last line -----------------------------------------------------------------------------
@@ -271,7 +281,8 @@ def test_a_run_ends_with_a_line_that_says_where_the_reports_are(finished: Path) 
 
 @pytest.mark.workflow
 def test_the_page_says_which_jobs_are_not_counted(finished: Path) -> None:
-    (finished / "results/benchmarks/trace_noise/block_input/noise_0.1-20.0/0000.tsv").unlink()
+    (usage,) = (finished / "results/logs/trace_noise").rglob("*.usage.json")
+    usage.unlink()
     run(finished, "--forcerun", "collect_runtimes")
     page = (finished / "reports/runtime.html").read_text()
-    assert "Of 1 of them no benchmark file is there" in page
+    assert "Of 1 of them it is not known" in page

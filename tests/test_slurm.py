@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import slurm
 from project import ROOT, copy_project, run
-from slurm import Job, controller_away, node_lost, submitting
+from slurm import Job, controller_away, node_lost, nodes_drained, submitting
 
 pytestmark = [
     pytest.mark.slurm,
@@ -36,7 +36,9 @@ TABLES = [f"results/tables/{name}.csv" for name in NAMES]
 MODEL_RULES = ("encode_images", "answer_baseline", "patch_layer", "trace_noise")
 REPORT_RULES = ("render_baseline", "render_patching", "render_tracing", "render_runtime")
 COLLECTED = ("baseline", "patching", "tracing", "controls", "effects", "runtimes")
-LOCAL_RULES = ("fetch_model", *(f"collect_{name}" for name in COLLECTED), "all")
+LOCAL_RULES = (
+    "fetch_model", "measure_effects", *(f"collect_{name}" for name in COLLECTED), "all",
+)  # fmt: skip
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -263,6 +265,27 @@ def test_the_controller_is_away_and_then_a_node_is_lost(default_run, tmp_path):
     assert states == ["NODE_FAIL", "COMPLETED"]
     assert_same_tables(working, default_run)
     assert_same_tables(frozen, default_run)
+
+
+@needs_daemons
+def test_a_job_that_a_killed_run_left_in_the_queue_ends_as_it_starts(default_run, tmp_path):
+    project = untraced(default_run, tmp_path / "project")
+    with ExitStack() as second_run:
+        with nodes_drained():
+            with submitting(project, *TABLES) as killed:
+                killed.until(lambda: bool(killed.jobs("trace_noise")))
+                killed.process.kill()
+                killed.process.wait()
+            submitted = second_run.enter_context(submitting(project, *TABLES))
+            submitted.until(lambda: len(submitted.jobs("trace_noise")) == 2)
+        submitted.finish()
+        left, repeated = submitted.jobs("trace_noise")
+    assert (left.state, repeated.state) == ("FAILED", "COMPLETED")
+    (said,) = (project / ".snakemake/slurm_logs").rglob(f"{left.number}.log")
+    assert said.read_text() == (
+        f"{project}: this job is not begun: its run was killed, another has begun\n"
+    )
+    assert_same_tables(project, default_run)
 
 
 def is_alive(process: int) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
@@ -24,24 +25,33 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.transforms import Bbox
+from PIL import Image
 from project import ROOT, run
 from stories import CONFIG, SHOWN, made_up_run
 from synthetic_tables import Asked
 from test_figures import shown_texts, shrunk
-from write_supplement import files_of_the_run, tables_in_latex, write_supplement
+from write_supplement import Templates, files_of_the_run, tables_in_latex, write_supplement
 
 from blip_tracing import latex
-from blip_tracing.document import write_document
+from blip_tracing.document import brief, write_document
 from blip_tracing.figures import CLEAN_RUN, PALETTE
-from blip_tracing.journal_figures import WIDTHS, journal_figures, mean_levels
+from blip_tracing.journal_figures import (
+    BOTH_SIGNS,
+    WIDTHS,
+    colour_levels,
+    journal_figures,
+    mean_levels,
+)
 from blip_tracing.methods import methods_of
 from blip_tracing.story import Run, Story, tell
 
-TEMPLATE = str(ROOT / "workflow/report/methods.md.j2")
-REFERENCES = str(ROOT / "workflow/report/references.bib")
+TEMPLATES = Templates(
+    *(str(ROOT / "workflow/report" / name)
+      for name in ("story.typ", "tables.tex.j2", "methods.md.j2", "references.bib"))
+)  # fmt: skip
 MORE = {"pictures": 3, "given_answers": False, "snakemake": "9.9.9"}
 # Points.
-SMALLEST_PRINT, INCH = 6.0, 72
+SMALLEST_PRINT, INCH, MILLIMETRE = 6.0, 72, 72 / 25.4
 LONG = Asked(
     "what is the color of the internationalization that stands behind the big red house",
     "what is the color of the extraordinariness that stands behind the big red house",
@@ -74,9 +84,10 @@ def pages_of(pdf: bytes) -> Sequence[Any]:
 
 
 def document_of(story: Story) -> bytes:
-    file = io.BytesIO()
-    write_document(story, file)
-    return file.getvalue()
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "story.pdf")
+        write_document(story, TEMPLATES.pages, file)
+        return file.read_bytes()
 
 
 def words_of(pages: Sequence[Any]) -> str:
@@ -119,19 +130,165 @@ def test_the_document_tells_the_story(pages: Sequence[Any], story: Story) -> Non
     assert [text for text in told if unspaced(text) not in words] == []
 
 
-def test_the_document_prints_the_number_of_every_cell(pages: Sequence[Any], story: Story) -> None:
-    text = "\n".join(page.extract_text() for page in pages)
+def rows_of_maps(text: str) -> list[str]:
+    """The lines of the text that are a map's row: a name, then numbers."""
+    return re.findall(r"^.+?((?: −?(?:\.\d\d|\d))+)$", text, re.MULTILINE)
+
+
+def test_the_document_prints_the_number_of_every_cell_in_its_place(
+    pages: Sequence[Any], story: Story
+) -> None:
+    rows = rows_of_maps("\n".join(page.extract_text() for page in pages))
     groups = [*story.averages, *(group for example in story.examples for group in example.maps)]
-    values = pd.concat([part.cells["value"] for group in groups for part in group.maps])
-    numbers = {f"{round(value, 2) + 0:.2f}" for value in values}
-    assert numbers <= set(re.findall(r"-?\d\.\d\d(?!\d)", text))
-    assert "-0.00" not in text
+    for cells in (part.cells for group in groups for part in group.maps):
+        for _, row in cells.sort_values("layer").groupby("place"):
+            numbers = "".join(f" {brief(value)}" for value in row["value"])
+            assert numbers in rows, f"{row['label'].iloc[0]}{numbers}"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.414, ".41"), (-0.066, "−.07"), (0.999, "1"), (-1, "−1"), (-0.004, "0"), (0, "0"),
+     (np.nan, "")],
+)  # fmt: skip
+def test_a_cells_number_is_as_short_as_its_room(value: float, written: str) -> None:
+    assert brief(value) == written
 
 
 def test_the_document_holds_its_fonts(pages: Sequence[Any]) -> None:
     fonts = {name: held for page in pages for name, held in fonts_of(page).items()}
-    assert len(fonts) == 3
+    assert {name.split("+")[1] for name in fonts} == {
+        "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono",
+    }  # fmt: skip
     assert all(fonts.values())
+
+
+def test_figures_and_tables_are_numbered_and_the_sections_listed(story: Story) -> None:
+    pypdf = pytest.importorskip("pypdf", reason="pypdf, which reads PDFs, is not installed")
+    reader = pypdf.PdfReader(io.BytesIO(document_of(story)))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    maps = len(story.averages) + sum(len(example.maps) for example in story.examples)
+    assert re.findall(r"^Figure S(\d+)\.", text, re.MULTILINE) == [
+        str(number + 1) for number in range(maps + 1)
+    ]
+    assert re.findall(r"^Table S(\d+)\.", text, re.MULTILINE) == ["1", "2", "3", "4"]
+    sections = [entry.title for entry in reader.outline if not isinstance(entry, list)]
+    assert sections == [
+        "What was asked", "Averages over the examples", "By noise level",
+        "Against the published figures", "Example by example", "Controls", "What was left out",
+        "Run it again", "The configuration, with its defaults",
+    ]  # fmt: skip
+    # Readers for the blind find the order of words, tables and headings.
+    assert reader.root_object["/MarkInfo"]["/Marked"]
+    assert reader.root_object["/Lang"] == "en"
+
+
+def test_the_same_story_makes_the_same_document(story: Story, monkeypatch: Any) -> None:
+    first = document_of(story)
+    monkeypatch.setenv("TYPST_FONT_PATHS", "/usr/share/fonts")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    assert document_of(story) == first
+
+
+MARKUP = r"""#set $x$ *b* _i_ <l> @ref \ "q" = - + / // `r` ~ -- ... [c] {d} ' #panic()"""
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        (MARKUP, MARKUP),
+        ("= heading", "= heading"),
+        ("这 是 什么", "U+8FD9 U+662F U+4EC0U+4E48"),
+        ("what is \u0628 and \N{GRINNING FACE}", "what is \u0628 and \N{GRINNING FACE}"),
+        ("what \N{FAMILY}\a", "what U+1F46AU+0007"),
+        ("what is " + 9 * "internationalization", "what is " + 9 * "internationalization"),
+    ],
+)
+def test_any_letters_come_out_as_text(tmp_path: Path, question: str, shown: str) -> None:
+    asked = Asked(f"{question} x", f"{question} y", "#panic()", "红")
+    settings: dict[str, Any] = {"sites": ["block_input"]}
+    made_up = with_settings(
+        made_up_run(tmp_path, asked={"x": asked}, shown=["x"], layers=2, samples=2, **settings),
+        patching=settings,
+        tracing={**CONFIG["tracing"], **settings},
+        examples="config/表 #x.tsv",
+    )
+    words = words_of(pages_of(document_of(tell(made_up))))
+    for text in (shown, "#panic()", "change in p(U+7EA2)", "config/U+8868 #x.tsv"):
+        assert unspaced(text) in words
+
+
+@pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (100, 480), (1, 1), (1600, 1200)])
+def test_a_picture_of_any_shape_is_bounded_on_both_sides(
+    story: Story, size: tuple[int, int], tmp_path: Path
+) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "x.png")
+    example = replace(story.examples[0], picture=str(tmp_path / "x.png"))
+    document = document_of(replace(story, examples=(example,)))
+    (sides,) = [sides for page in pages_of(document) for sides in sides_of_pictures(page)]
+    assert max(sides) == pytest.approx(32 * MILLIMETRE, rel=0.01)
+
+
+def sides_of_pictures(page: Any) -> list[tuple[float, float]]:
+    """Width and height, in points, at which a page draws its pictures."""
+    sides = []
+
+    def visit(operator: bytes, operands: Any, matrix: Any, _: Any) -> None:
+        if operator == b"Do":
+            drawn = page["/Resources"]["/XObject"][operands[0]]
+            if drawn["/Subtype"] == "/Image":
+                sides.append((abs(matrix[0]), abs(matrix[3])))
+
+    page.extract_text(visitor_operand_before=visit)
+    return sides
+
+
+def test_any_number_of_sites_examples_and_layers_makes_a_document(tmp_path: Path) -> None:
+    sites = [f"site_{number}" for number in range(6)]
+    names = [f"example_{number}" for number in range(7)]
+    made_up = made_up_run(
+        tmp_path, asked=dict.fromkeys(names, LONG), shown=names, sites=sites, layers=48,
+        samples=2,
+    )  # fmt: skip
+    made_up = with_settings(
+        made_up, patching={"sites": sites}, tracing={**CONFIG["tracing"], "sites": sites}
+    )
+    story = tell(replace(made_up, pictures=dict(list(made_up.pictures.items())[:2])))
+    words = words_of(pages_of(document_of(story)))
+    for group in (*story.averages, *story.examples[-1].maps):
+        assert unspaced(f"{group.title}. {group.caption}") in words
+    for name in story.means["run"].unique():
+        assert unspaced(name) in words
+
+
+def test_a_question_longer_than_a_page_goes_on_in_another_map(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(130)]
+    asked = Asked(" ".join([*words, "x"]), " ".join([*words, "y"]), "a", "b")
+    settings: dict[str, Any] = {"sites": ["block_input"]}
+    made_up = with_settings(
+        made_up_run(tmp_path, asked={"x": asked}, shown=["x"], layers=2, samples=2, **settings),
+        patching=settings,
+        tracing={**CONFIG["tracing"], "sites": []},
+    )
+    pages = pages_of(document_of(tell(made_up)))
+    rows = re.findall(r"^(\d+) (w\d+|x)", "\n".join(page.extract_text() for page in pages), re.M)
+    assert [word for _, word in rows if word != "x"] == words
+    for page in pages:
+        heights = heights_of_words(page)
+        assert min(heights) > 0, "words are cut at a page's foot"
+        assert max(heights) < float(page.mediabox.height)
+
+
+def heights_of_words(page: Any) -> list[float]:
+    """How high above the page's lower edge its words stand, in points."""
+    heights: list[float] = []
+
+    def visit(text: str, matrix: Any, of_text: Any, *_: Any) -> None:
+        if text.strip():
+            heights.append(of_text[5] * matrix[3] + matrix[5])
+
+    page.extract_text(visitor_text=visit)
+    return heights
 
 
 def test_a_story_of_little_makes_a_document(made_up: Run) -> None:
@@ -201,6 +358,31 @@ def test_runs_stand_apart_at_each_noise_level(levels: tuple[float, ...]) -> None
         plt.close(figure)
 
 
+@pytest.mark.parametrize("width", WIDTHS.values())
+@pytest.mark.parametrize("sites", range(1, 7))
+def test_any_number_of_sites_is_drawn_and_each_looks_different(sites: int, width: float) -> None:
+    levels = (0.1, 1.0, 5.0, 20.0)
+    restored = [f"one self_attention_state_{number} restored" for number in range(sites)]
+    runs = [CLEAN_RUN, *restored, "nothing restored"]
+    means = pd.DataFrame([(run, level) for run in runs[1:] for level in levels])
+    means = pd.concat([pd.DataFrame([(CLEAN_RUN, np.nan)]), means]).set_axis(
+        ["run", "noise_level"], axis=1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = mean_levels(means.assign(mean=0.5, low=0.4, high=0.6), width).draw()
+    try:
+        figure.draw_without_rendering()
+        check_texts(figure)
+        assert figure.get_figwidth() == pytest.approx(width)
+        drawn = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+        # The clean run is no line but a rule.
+        assert len(drawn) == len(runs) - 1
+        assert set(runs) <= {text for text, _ in shown_texts(figure)}
+    finally:
+        plt.close(figure)
+
+
 def check_texts(figure: Any) -> None:
     """No text of a drawn figure is cut, small or on another."""
     shown = list(shown_texts(figure))
@@ -213,6 +395,26 @@ def check_texts(figure: Any) -> None:
         assert not Bbox.intersection(shrunk(box), shrunk(other)), f"{first!r} on {second!r}"
     sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)]
     assert min(sizes) >= SMALLEST_PRINT
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [([0.0, 0.31], (0, 0.35)), ([-0.11, 0.21], (-0.25, 0.25)), ([-0.3, -0.1], (-0.3, 0.3)),
+     ([-1e-9, 0.5], (0, 0.5)), ([0.0, 0.0], (0, 0.005))],
+)  # fmt: skip
+def test_nothing_is_white_in_a_map_of_changes(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    """Its scale begins with zero, or has it in the middle."""
+    levels = colour_levels(pd.Series(values))
+    assert (levels[0], levels[-1]) == pytest.approx(ends)
+    assert 0 in levels
+    white = (
+        matplotlib.colormaps[BOTH_SIGNS](0.5)
+        if levels[0] < 0
+        else matplotlib.colormaps[PALETTE](0.0)
+    )
+    assert min(white[:3]) > 0.95
 
 
 def test_maps_are_legible_in_grey() -> None:
@@ -277,7 +479,7 @@ def test_the_tables_compile(made_up: Run, tmp_path: Path) -> None:
 
 
 def compile_tables(told: Run, program: str, folder: Path) -> None:
-    for name, text in tables_in_latex(told).items():
+    for name, text in tables_in_latex(told, TEMPLATES.tables).items():
         (folder / name).write_text(text, encoding="utf-8")
     options = ["-interaction=nonstopmode", "-halt-on-error"] if program == "pdflatex" else []
     done = subprocess.run(
@@ -297,7 +499,7 @@ def compile_tables(told: Run, program: str, folder: Path) -> None:
 
 
 def methods(made_up: Run, **more: Any) -> str:
-    return " ".join(methods_of(made_up, tell(made_up), TEMPLATE, {**MORE, **more}).split())
+    return " ".join(methods_of(made_up, tell(made_up), TEMPLATES.methods, {**MORE, **more}).split())
 
 
 def test_the_methods_say_what_was_done(made_up: Run) -> None:
@@ -323,8 +525,27 @@ def test_the_methods_say_nothing_that_was_not_done(made_up: Run) -> None:
     assert "There is no null, since all examples are of one picture." in alone
 
 
+def test_the_methods_claim_nothing_of_controls_that_could_not_fail(made_up: Run) -> None:
+    controls = made_up.tables["controls"]
+    checked = int(controls.dropna(subset="largest")["checked"].sum())
+
+    def told(idle: pd.Series | int) -> str:
+        changed = controls.assign(idle=controls["idle"].where(controls["largest"].isna(), idle))
+        tables = {**made_up.tables, "controls": changed}
+        return " ".join(methods(replace(made_up, tables=tables)).split())
+
+    assert f"All {checked} of them did, to within 2e-07 in probability." in told(0)
+    assert "could not have failed" not in told(0)
+    some = told(1)
+    assert f"All {checked - 4} of them that could have failed did, to within" in some
+    assert "4 of them could not have failed, since a fault" in some
+    none = told(controls["checked"])
+    assert "All" not in none.split("Controls.")[1].split("As a null")[0]
+    assert f"{checked} of them could not have failed" in none
+
+
 def test_the_methods_cite_what_the_references_list(made_up: Run) -> None:
-    listed = re.findall(r"^@\w+\{(\w+),$", Path(REFERENCES).read_text(), re.MULTILINE)
+    listed = re.findall(r"^@\w+\{(\w+),$", Path(TEMPLATES.references).read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))
     assert set(re.findall(r"@(\w+)", methods(made_up))) == set(listed)
 
@@ -352,7 +573,7 @@ def write_small(made_up: Run, folder: Path) -> Path:
     )
     pictures = {name: made_up.pictures[name] for name in SHOWN[:1]}
     archive = folder / "supplement.zip"
-    write_supplement(replace(small, pictures=pictures), files, REFERENCES, TEMPLATE, MORE, archive)
+    write_supplement(replace(small, pictures=pictures), files, TEMPLATES, MORE, archive)
     return archive
 
 

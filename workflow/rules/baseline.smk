@@ -14,8 +14,6 @@ rule answer_baseline:
         facts="results/baseline/{shard}.json",
     log:
         "results/logs/answer_baseline/{shard}.log",
-    benchmark:
-        "results/benchmarks/answer_baseline/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
     resources:
@@ -24,6 +22,7 @@ rule answer_baseline:
         runtime=growing(30),
     params:
         rows=rows_of,
+        model=model_contents,
         dtype=config["model"]["dtype"],
         code=code_of("answer_baseline.py"),
     message:

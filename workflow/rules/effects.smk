@@ -34,13 +34,10 @@ rule measure_effects:
         facts="results/effects/{shard}.json",
     log:
         "results/logs/measure_effects/{shard}.log",
-    benchmark:
-        "results/benchmarks/measure_effects/{shard}.tsv"
+    # Two seconds: less than a scheduler needs to start it.
+    localrule: True
     conda:
         "../../envs/tables.yaml"
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
     params:
         roles=config["effects"]["roles"],
         total_effect=config["effects"]["total_effect"],
@@ -60,8 +57,6 @@ rule summarize_effects:
         facts="results/tables/summary.provenance.json",
     log:
         "results/logs/summarize_effects.log",
-    benchmark:
-        "results/benchmarks/summarize_effects.tsv"
     conda:
         "../../envs/tables.yaml"
     resources:

@@ -3,7 +3,8 @@
 
 rule fetch_model:
     input:
-        checkpoint_files(MODEL) if is_local(MODEL) else [],
+        # Their contents decide, as a parameter.
+        ancient(checkpoint_files(MODEL)) if is_local(MODEL) else [],
     output:
         "results/model.json",
     log:
@@ -15,6 +16,7 @@ rule fetch_model:
         # Functions, since the linter takes a literal for the prefix of an input file.
         name=lambda wildcards: MODEL,
         revision=lambda wildcards: config["model"]["revision"],
+        contents=model_contents,
     message:
         "fetching {params.name} and checking the sheet against it"
     script:
@@ -42,15 +44,13 @@ rule encode_images:
     input:
         model="results/model.json",
         pictures=lambda wildcards: [
-            picture_path(image) for image in PICTURE_SHARDS[wildcards.shard]
+            picture_input(image) for image in PICTURE_SHARDS[wildcards.shard]
         ],
     output:
         states="results/images/{shard}.safetensors",
         facts="results/images/{shard}.json",
     log:
         "results/logs/encode_images/{shard}.log",
-    benchmark:
-        "results/benchmarks/encode_images/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
     resources:
@@ -59,6 +59,8 @@ rule encode_images:
         runtime=growing(30),
     params:
         images=lambda wildcards: PICTURE_SHARDS[wildcards.shard],
+        contents=picture_contents,
+        model=model_contents,
         dtype=config["model"]["dtype"],
         code=code_of("encode_images.py"),
     message:

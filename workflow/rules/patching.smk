@@ -15,8 +15,6 @@ rule patch_layer:
         facts="results/patching/{site}/layers_{layers}/{shard}.json",
     log:
         "results/logs/patch_layer/{site}/layers_{layers}/{shard}.log",
-    benchmark:
-        "results/benchmarks/patch_layer/{site}/layers_{layers}/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
     resources:
@@ -26,7 +24,9 @@ rule patch_layer:
     params:
         rows=rows_of,
         unrelated=unrelated_to,
+        site=lambda wildcards: SITES["patching"][wildcards.site],
         layers=lambda wildcards: LAYERS[wildcards.layers],
+        model=model_contents,
         dtype=config["model"]["dtype"],
         code=code_of("patch_layer.py"),
     message:

@@ -28,7 +28,7 @@ REPLICATION = [
 rule compare_published:
     input:
         **{name: table(name) for name in COMPARED_TABLES},
-        published=config["published"],
+        published=ancient(config["published"]),
         facts=collect("results/tables/{group}.provenance.json", group=["baseline", *EXPERIMENTS]),
     output:
         published=table("published"),
@@ -36,8 +36,6 @@ rule compare_published:
         facts="results/tables/published.provenance.json",
     log:
         "results/logs/compare_published.log",
-    benchmark:
-        "results/benchmarks/compare_published.tsv"
     conda:
         "../../envs/tables.yaml"
     resources:
@@ -45,6 +43,7 @@ rule compare_published:
         runtime=growing(30),
     params:
         tables=COMPARED_TABLES,
+        contents=contents_of(config["published"]),
         resamples=config["effects"]["resamples"],
         seed=config["tracing"]["seed"],
         code=code_of("compare_published.py"),
@@ -57,15 +56,17 @@ rule compare_published:
 rule render_replication:
     input:
         notebook="workflow/notebooks/replication.ipynb",
+        template="workflow/report/notebook.html.j2",
         tables=[table(name) for name in ["published", "verdicts", *COMPARED_TABLES]],
+        facts=collect(
+            "results/tables/{group}.provenance.json", group=["baseline", *EXPERIMENTS, "published"]
+        ),
     output:
         notebook="reports/replication.ipynb",
         page=page_in_report("replication", caption="replication"),
         figures=figures_in_report("replication"),
     log:
         "results/logs/render_replication.log",
-    benchmark:
-        "results/benchmarks/render_replication.tsv"
     conda:
         "../../envs/report.yaml"
     params:

@@ -10,21 +10,31 @@ SHOWN_TABLES = {
         "tracing": ["tracing", "floor", "summary"],
     }.items()
 }
+# What vouches for them.
+SHOWN_FACTS = {
+    page: collect("results/tables/{group}.provenance.json", group=groups)
+    for page, groups in {
+        "baseline": ["baseline"],
+        "patching": ["baseline", "patching"],
+        "tracing": ["baseline", "tracing", "summary"],
+    }.items()
+}
 
 
 rule render_baseline:
     input:
         notebook="workflow/notebooks/baseline.ipynb",
+        template="workflow/report/notebook.html.j2",
         tables=SHOWN_TABLES["baseline"].values(),
-        pictures=SHOWN_PICTURES.values(),
+        facts=SHOWN_FACTS["baseline"],
+        pictures=SHOWN_PICTURE_FILES,
+        picture_facts=SHOWN_PICTURE_FACTS,
     output:
         notebook="reports/baseline.ipynb",
         page=page_in_report("baseline"),
         figures=figures_in_report("baseline"),
     log:
         "results/logs/render_baseline.log",
-    benchmark:
-        "results/benchmarks/render_baseline.tsv"
     conda:
         "../../envs/report.yaml"
     params:
@@ -44,15 +54,15 @@ rule render_baseline:
 rule render_patching:
     input:
         notebook="workflow/notebooks/patching.ipynb",
+        template="workflow/report/notebook.html.j2",
         tables=SHOWN_TABLES["patching"].values(),
+        facts=SHOWN_FACTS["patching"],
     output:
         notebook="reports/patching.ipynb",
         page=page_in_report("patching"),
         figures=figures_in_report("patching"),
     log:
         "results/logs/render_patching.log",
-    benchmark:
-        "results/benchmarks/render_patching.tsv"
     conda:
         "../../envs/report.yaml"
     params:
@@ -68,15 +78,15 @@ rule render_patching:
 rule render_tracing:
     input:
         notebook="workflow/notebooks/tracing.ipynb",
+        template="workflow/report/notebook.html.j2",
         tables=SHOWN_TABLES["tracing"].values(),
+        facts=SHOWN_FACTS["tracing"],
     output:
         notebook="reports/tracing.ipynb",
         page=page_in_report("tracing"),
         figures=figures_in_report("tracing"),
     log:
         "results/logs/render_tracing.log",
-    benchmark:
-        "results/benchmarks/render_tracing.tsv"
     conda:
         "../../envs/report.yaml"
     params:

@@ -1,10 +1,10 @@
-# Runtime: what every job took, collected from the benchmark files that Snakemake writes.
+# Runtime: what every job took, collected from what each left beside its log.
 
 
-# Benchmark file → what its job wrote. Of a job that runs the model it is the facts, which name the
+# Job's log → what the job wrote. Of a job that runs the model it is the facts, which name the
 # device.
 TIMED_ON_DEVICE = {
-    f"results/benchmarks/{rule}/{part}.tsv": f"results/{folder}/{part}.json"
+    f"results/logs/{rule}/{part}.log": f"results/{folder}/{part}.json"
     for rule, folder, parts in [
         ("encode_images", "images", PICTURE_SHARDS),
         ("answer_baseline", "baseline", BASELINE_SHARDS),
@@ -14,38 +14,49 @@ TIMED_ON_DEVICE = {
     for part in parts
 }
 TIMED = {
-    "results/benchmarks/tell_story.tsv": "reports/index.html",
+    "results/logs/fetch_model.log": "results/model.json",
     **{
-        f"results/benchmarks/render_{name}.tsv": f"reports/{name}.html"
+        f"results/logs/fetch_image/{picture}.log": f"results/pictures/{picture}"
+        for picture in REMOTE_PICTURES
+    },
+    "results/logs/tell_story.log": "reports/index.html",
+    **{
+        f"results/logs/render_{name}.log": f"reports/{name}.html"
         for name in ["baseline", *EXPERIMENTS]
+    },
+    **{
+        f"results/logs/collect_{group}.log": f"results/tables/{group}.provenance.json"
+        for group in COLLECTED
+        if group != "summary"
     },
 }
 if EXPERIMENTS:
-    TIMED["results/benchmarks/summarize_effects.tsv"] = table("summary")
+    TIMED["results/logs/summarize_effects.log"] = table("summary")
     TIMED |= {
-        f"results/benchmarks/measure_effects/{part}.tsv": f"results/effects/{part}.json"
+        f"results/logs/measure_effects/{part}.log": f"results/effects/{part}.json"
         for part in SHARDS
     }
 if config["published"]:
-    TIMED["results/benchmarks/compare_published.tsv"] = table("published")
-    TIMED["results/benchmarks/render_replication.tsv"] = "reports/replication.html"
+    TIMED["results/logs/compare_published.log"] = table("published")
+    TIMED["results/logs/render_replication.log"] = "reports/replication.html"
 
 
-# Waits for what the jobs wrote and reads the benchmark files that are there. Were those its input,
-# one that was deleted would be made again: by rerunning its job, the model's included.
+# Waits for what the jobs wrote and reads what is there beside their logs. Were that its input, a
+# file that was deleted would be made again: by rerunning its job, the model's included.
 rule collect_runtimes:
     input:
         facts=TIMED_ON_DEVICE.values(),
         others=TIMED.values(),
     output:
-        "results/runtimes.csv",
+        table="results/runtimes.csv",
+        facts="results/runtimes.provenance.json",
     log:
         "results/logs/collect_runtimes.log",
     localrule: True
     conda:
         "../../envs/tables.yaml"
     params:
-        benchmarks=[*TIMED_ON_DEVICE, *TIMED],
+        logs=[*TIMED_ON_DEVICE, *TIMED],
         code=code_of("collect_runtimes.py"),
     message:
         "collecting what the jobs took"
@@ -56,7 +67,9 @@ rule collect_runtimes:
 rule render_runtime:
     input:
         notebook="workflow/notebooks/runtime.ipynb",
-        table="results/runtimes.csv",
+        template="workflow/report/notebook.html.j2",
+        tables=["results/runtimes.csv"],
+        facts=["results/runtimes.provenance.json"],
     output:
         notebook="reports/runtime.ipynb",
         page=page_in_report("runtime", caption="runtime"),

@@ -7,6 +7,11 @@ report: "../report/workflow.rst"
 
 SHOWN = EXAMPLES[: config["report"]["examples"]]
 SHOWN_PICTURES = {row["example"]: picture_path(row["image"]) for row in ROWS[: len(SHOWN)]}
+# Of these pictures: as inputs, and the facts that say which pictures were answered about.
+SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in ROWS[: len(SHOWN)]]
+SHOWN_PICTURE_FACTS = sorted(
+    {f"results/images/{PICTURE_SHARD_OF[row['image']]}.json" for row in ROWS[: len(SHOWN)]}
+)
 FORMATS = ["pdf", "svg", "png"]
 CAPTIONS = Path(workflow.basedir) / "workflow/report"
 # A report's figures, by their files' names without ending, and what tells them from one another:

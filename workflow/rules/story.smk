@@ -11,7 +11,7 @@ STORY_PARAMS = {
     "tables": STORY_TABLES,
     "config": config,
     "config_files": [os.path.relpath(path) for path in workflow.overwrite_configfiles],
-    "overrides": dict(workflow.config_settings.config),
+    "overrides": OVERRIDES,
     "pictures": SHOWN_PICTURES,
 }
 STORY_REPORTS = [*REPORTS, *(["replication"] if config["published"] else [])]
@@ -21,14 +21,16 @@ rule tell_story:
     input:
         **{name: table(name) for name in STORY_TABLES},
         facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
-        pictures=SHOWN_PICTURES.values(),
+        pictures=SHOWN_PICTURE_FILES,
+        picture_facts=SHOWN_PICTURE_FACTS,
         template="workflow/report/story.html.j2",
+        included=collect(
+            "workflow/report/{file}", file=["maps.html.j2", "story.css.j2", "story.js"]
+        ),
     output:
         page=page_in_report("index", "index"),
     log:
         "results/logs/tell_story.log",
-    benchmark:
-        "results/benchmarks/tell_story.tsv"
     conda:
         "../../envs/report.yaml"
     resources:
@@ -36,6 +38,7 @@ rule tell_story:
         runtime=growing(30),
     params:
         **STORY_PARAMS,
+        contents=contents_of("workflow/report/story.html.j2"),
         # Linked to, not waited for.
         reports=collect("reports/{report}.{suffix}", report=STORY_REPORTS, suffix=["html", "ipynb"]),
         figures={example: printed_figures_of(example) for example in SHOWN},

@@ -34,7 +34,6 @@ TABLES = {
     "summary": ["summary"],
 }
 # An experiment without a site has no tables, and without an experiment there are no effects.
-SITES = {"patching": config["patching"]["sites"], "tracing": config["tracing"]["sites"]}
 EXPERIMENTS = [name for name, sites in SITES.items() if sites]
 COLLECTED = ["baseline", *EXPERIMENTS]
 if EXPERIMENTS:

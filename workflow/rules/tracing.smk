@@ -16,8 +16,6 @@ rule trace_noise:
         facts="results/tracing/{site}/noise_{noise_levels}/{shard}.json",
     log:
         "results/logs/trace_noise/{site}/noise_{noise_levels}/{shard}.log",
-    benchmark:
-        "results/benchmarks/trace_noise/{site}/noise_{noise_levels}/{shard}.tsv"
     conda:
         "../../envs/model.yaml"
     resources:
@@ -27,10 +25,12 @@ rule trace_noise:
     params:
         rows=rows_of,
         unrelated=unrelated_to,
+        site=lambda wildcards: SITES["tracing"][wildcards.site],
         noise_levels=lambda wildcards: NOISE_LEVELS[wildcards.noise_levels],
         samples=config["tracing"]["samples"],
         null_samples=config["controls"]["null_samples"],
         seed=config["tracing"]["seed"],
+        model=model_contents,
         dtype=config["model"]["dtype"],
         code=code_of("trace_noise.py"),
     message:

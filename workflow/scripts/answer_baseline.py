@@ -1,7 +1,8 @@
 """Answer a shard's base and source questions, with no intervention (the tutorial's first part).
 
 Writes the top ten answer tokens, each question's answer and its probability, the questions'
-tokens, and the clean states from which every intervention resumes.
+tokens, the clean states from which every intervention resumes, and the clean logits, which the
+interventions' controls must give again.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from blip_tracing.experiments import check_finite, run_question
 from blip_tracing.files import check_files
 from blip_tracing.logs import log_to
 from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.shards import ROLES, open_model
+from blip_tracing.shards import ROLES, logits_of, open_model, states_of
 from blip_tracing.tables import write_table
 from blip_tracing.tensors import read_image, write_tensors
-from blip_tracing.tokens import UNKNOWN, answer_token_id, load_tokenizer, tokenize
+from blip_tracing.tokens import UNKNOWN, answer_token_id, load_tokenizer, token_name, tokenize
 
 TOP = 10
 
@@ -65,7 +66,7 @@ def rank_answers(tokenizer: Tokenizer, answered: Answered) -> pd.DataFrame:
             "role": answered.role,
             "question": answered.question,
             "rank": range(1, len(best) + 1),
-            "token": [tokenizer.id_to_token(token_id) for token_id in best],
+            "token": [token_name(tokenizer, token_id) for token_id in best],
             "token_id": best,
             "logit": logits[best].numpy(),
             "probability": probabilities[best].numpy(),
@@ -85,7 +86,7 @@ def score_pair(tokenizer: Tokenizer, pair: list[Answered], given: list[str]) -> 
         {
             "role": [answered.role for answered in pair],
             "question": [answered.question for answered in pair],
-            "answer": [tokenizer.id_to_token(token_id) for token_id in ids],
+            "answer": [token_name(tokenizer, token_id) for token_id in ids],
             "answer_id": ids,
             "p_base": probability[:, 0],
             "p_source": probability[:, 1],
@@ -121,7 +122,7 @@ def main(snakemake: Any) -> None:
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         check_files(files.facts, files.images)
         tokenizer = load_tokenizer(loaded.checkpoint.directory)
-        tables, states = [], {}
+        tables, tensors = [], {}
         for row in params.rows:
             image = read_image(files.images, row["image"], loaded.model.device)
             memory = loaded.model.read_images(image[None])
@@ -132,10 +133,12 @@ def main(snakemake: Any) -> None:
             for run in pair:
                 check_finite(run.logits[None], [row["example"]], f"{run.role} question")
             tables.append(tables_of(tokenizer, row, pair))
-            states.update({f"{row['example']}/{run.role}": run.states for run in pair})
+            for run in pair:
+                tensors[states_of(row["example"], run.role)] = run.states
+                tensors[logits_of(row["example"], run.role)] = run.logits
         for name in ("baseline", "answers", "tokens"):
             write_table(pd.concat([part[name] for part in tables]), output[name])
-        write_tensors(states, output.states)
+        write_tensors(tensors, output.states)
         written = [output.baseline, output.answers, output.tokens, output.states]
         facts = describe_job(
             loaded.checkpoint, loaded.device_name, params.dtype, params.code, written

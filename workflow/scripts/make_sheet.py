@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from blip_tracing.checkpoint import fetch_from_hub, is_local, text_positions
+from blip_tracing.checkpoint import fetch_from_hub, is_local, read_architecture
 from blip_tracing.downloads import download_picture
 from blip_tracing.errors import InputError
 from blip_tracing.files import written_whole
@@ -48,17 +48,19 @@ COCO = "http://images.cocodataset.org/train2017/{id:012d}.jpg"
 
 
 @contextmanager
-def ask_model(directory: str, device: str, pictures: str) -> Iterator[Ask]:
+def ask_model(directory: str, device: str, pictures: str, cores: int) -> Iterator[Ask]:
     """Load the model; what is yielded gives its first answer token to a question about a picture.
 
     A picture is fetched when it is first asked about, to where the workflow looks for it.
+    cores: how many torch may use; threads of small models lose more by waiting than they gain.
     """
     import torch
 
     from blip_tracing.engine import ImageMemory, ResumableBlip
     from blip_tracing.experiments import run_question
-    from blip_tracing.model import encode_pictures, load_model, use_device
+    from blip_tracing.model import encode_pictures, load_model, use_device, use_threads
 
+    use_threads(cores)
     tokenizer = load_tokenizer(directory)
     with use_device(device, jobs_per_gpu=1) as place, torch.inference_mode():
         blip = load_model(directory, place, "float32")
@@ -108,7 +110,7 @@ def pair_all(
     sample = arguments.sample
     total = min(len(questions), sample or len(questions))
     asking = (
-        ask_model(directory, arguments.device, arguments.pictures)
+        ask_model(directory, arguments.device, arguments.pictures, arguments.cores)
         if arguments.correct
         else nullcontext()
     )
@@ -140,7 +142,7 @@ def make_sheet(arguments: argparse.Namespace) -> str:
     dataset = read_dataset(arguments.questions)
     name, revision = arguments.model, arguments.revision
     directory = name if is_local(name) else fetch_from_hub(name, revision)
-    positions, tokenizer = text_positions(directory), load_tokenizer(directory)
+    positions, tokenizer = read_architecture(directory).positions, load_tokenizer(directory)
 
     questions, unfit = screen(dataset, tokenizer, positions, arguments.words)
     questions, unseen = drop_without_picture(questions, arguments.pictures)
@@ -197,6 +199,9 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="for --correct"
+    )
+    parser.add_argument(
+        "--cores", type=positive, default=1, help="for --correct on a CPU (default: 1)"
     )
     return parser.parse_args(command)
 

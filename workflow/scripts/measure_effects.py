@@ -10,6 +10,7 @@ from blip_tracing.effects import (
     average_draws,
     average_roles,
     classify,
+    join_excluded,
     list_excluded,
     list_runs,
     patching_cells,
@@ -62,7 +63,7 @@ def main(snakemake: Any) -> None:
                 add_effects(effects[EFFECTS])
                 add_means(average_roles(cells))
                 excluded.append(list_excluded(effects, answers))
-        write_table(pd.concat(excluded), output.excluded)
+        write_table(join_excluded(excluded), output.excluded)
         facts = merge_facts(files.facts, [output.effects, output.role_means, output.excluded])
         rules = {"total_effect": params.total_effect, "roles": params.roles}
         write_facts({**facts, **rules}, output.facts)

@@ -44,7 +44,9 @@ def patch_batch(
         if "unrelated" in batch.states:
             axes = cell_axes(scores, layer, batch.examples)
             null = null_control(scores[:, 1:])
-            controls.append(control_rows("patching", "null", site, axes, null, runs.unrelated))
+            controls.append(
+                control_rows("patching", "null", site, axes, null, donors=runs.unrelated)
+            )
     return [pd.concat(cells), pd.concat(controls)]
 
 
@@ -69,7 +71,7 @@ def main(snakemake: Any) -> None:
     """Patch each example of the shard at one site and some layers."""
     output, params = snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
-        site, layers = snakemake.wildcards.site, params.layers
+        site, layers = params.site, params.layers
         runs = CleanRuns(loaded.model, snakemake, ROLES, min(layers))
         patch = partial(patch_batch, loaded.model, runs, site, layers, params.dtype)
         cells, controls = runs.measure(RUNS, patch, f"patching {site}")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jinja2 import DictLoader
+from jinja2 import FileSystemLoader
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from blip_tracing.files import written_whole
+from blip_tracing.files import check_files, written_whole
 from blip_tracing.logs import log_to
+from blip_tracing.pictures import check_answered
 
 TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -26,74 +27,6 @@ INJECTED = "injected-parameters"
 
 # A socket's path holds some 100 characters; `/kernel-12` follows the folder's.
 LONGEST_SOCKET_FOLDER = 85
-
-PAGE_TEMPLATE = """\
-{%- extends "base/display_priority.j2" -%}
-{%- block header -%}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ nb.metadata.title | escape_html }}</title>
-<style>
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1.5rem; color: #1a1a1a;
-  background: #fff; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-h1, h2, h3 { line-height: 1.25; margin: 1.2em 0 0.5em; font-weight: 600; }
-h2 { border-top: 1px solid #dcdce2; padding-top: 1em; }
-code { font: 0.92em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
-#code, [for="code"] { float: right; color: #595959; font-size: 0.8rem; cursor: pointer; }
-#code:not(:checked) ~ .code { display: none; }
-pre { overflow-x: auto; margin: 0.3rem 0; padding: 0.6rem 0.8rem; background: #f6f6f9;
-  font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; color: #1a1a1a; }
-img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
-.table { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; border: 0; font-size: 0.82rem;
-  font-variant-numeric: tabular-nums; }
-caption { caption-side: top; padding: 0.3rem 0; color: #595959;
-  text-align: left; white-space: nowrap; }
-th, td { padding: 0.2rem 0.45rem; border: 0; text-align: right; white-space: nowrap; }
-th { font-weight: 600; }
-th[colspan] { text-align: center; }
-thead { border-bottom: 1px solid #595959; }
-tbody tr:nth-child(even) { background: #f6f6f9; }
-@media print { #code, [for="code"] { display: none; } img, table { break-inside: avoid; } }
-</style>
-</head>
-<body>
-<label for="code">show the code</label><input type="checkbox" id="code">
-{% endblock header -%}
-{%- block markdowncell -%}
-{{ cell.source | markdown2html }}
-{% endblock markdowncell -%}
-{%- block input -%}
-<pre class="code">{{ cell.source | escape_html }}</pre>
-{% endblock input -%}
-{%- block execute_result -%}
-{%- block data_priority scoped -%}{{ super() }}{%- endblock data_priority -%}
-{%- endblock execute_result -%}
-{%- block stream -%}
-<pre>{{ output.text | strip_ansi | escape_html }}</pre>
-{% endblock stream -%}
-{%- block data_markdown -%}
-{{ output.data["text/markdown"] | markdown2html }}
-{% endblock data_markdown -%}
-{%- block data_html -%}
-<div class="table">{{ output.data["text/html"] }}</div>
-{% endblock data_html -%}
-{%- block data_png -%}
-<img src="data:image/png;base64,{{ output.data["image/png"] | replace("\\n", "") }}"
-  width="{{ output | get_metadata("width", "image/png") }}"
-  alt="{{ output | get_metadata("alt", "image/png") | escape_html }}">
-{% endblock data_png -%}
-{%- block data_text -%}
-<pre>{{ output.data["text/plain"] | escape_html }}</pre>
-{% endblock data_text -%}
-{%- block footer -%}
-</body>
-</html>
-{% endblock footer -%}
-"""
 
 
 class ReportError(RuntimeError):
@@ -105,14 +38,15 @@ def render(
     parameters: Mapping[str, Any],
     executed: str | os.PathLike[str],
     page: str | os.PathLike[str],
+    template: str | os.PathLike[str],
 ) -> None:
     """Run the notebook with the parameters; write it with its outputs, and as a web page.
 
-    Relative paths among the parameters count from the current folder. Both files appear whole,
-    after all cells have run, or not at all.
+    Relative paths among the parameters count from the current folder; template: of the page. Both
+    files appear whole, after all cells have run, or not at all.
     """
     result = without_the_hour(execute(notebook, parameters))
-    contents = {executed: nbformat.writes(result), page: page_of(result)}
+    contents = {executed: nbformat.writes(result), page: page_of(result, template)}
     for path, content in contents.items():
         with written_whole(path) as file:
             file.write(content.encode())
@@ -164,13 +98,13 @@ def without_the_hour(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def page_of(notebook: NotebookNode) -> str:
-    """An executed notebook as one self-contained HTML page, its code folded away."""
+def page_of(notebook: NotebookNode, template: str | os.PathLike[str]) -> str:
+    """An executed notebook as one self-contained HTML page, by a Jinja template for nbconvert."""
     from nbconvert.exporters import HTMLExporter
 
     exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"report.html.j2": PAGE_TEMPLATE})],
-        template_file="report.html.j2",
+        extra_loaders=[FileSystemLoader(Path(template).parent)],
+        template_file=Path(template).name,
         exclude_anchor_links=True,
     )
     page, _ = exporter.from_notebook_node(notebook)
@@ -229,12 +163,16 @@ def matplotlib_folder() -> dict[str, str]:
 
 def main(snakemake: Any) -> None:
     """Run as the script of the rules `render_*`."""
+    files = snakemake.input
     with log_to(snakemake.log[0]):
+        check_files(files.facts, files.tables)
+        check_answered(files.get("picture_facts", []), files.get("pictures", []))
         render(
-            snakemake.input.notebook,
+            files.notebook,
             snakemake.params.parameters,
             snakemake.output.notebook,
             snakemake.output.page,
+            snakemake.input.template,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from blip_tracing.files import check_files, written_whole
 from blip_tracing.logs import log_to
 from blip_tracing.page import Links, page_of
+from blip_tracing.pictures import check_answered
 from blip_tracing.runs import read_run
 from blip_tracing.story import tell
 
@@ -26,7 +27,8 @@ def main(snakemake: Any) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     with log_to(snakemake.log[0]):
         tables = {name: files[name] for name in params.tables}
-        check_files(files.facts, tables.values())
+        check_files([*files.facts, *files.picture_facts], tables.values())
+        check_answered(files.picture_facts, files.pictures)
         links = Links(
             tables=addresses(tables.values(), page),
             reports=addresses(params.reports, page),

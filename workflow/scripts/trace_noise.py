@@ -76,8 +76,12 @@ def controls_of(
     if traced.null:
         drawn = {**axes, "sample": list(range(traced.null.probability.shape[2]))}
         null = null_control(traced.null)
-        tables.append(control_rows("tracing", "null", site, drawn, null, runs.unrelated))
-    return pd.concat(tables)
+        tables.append(control_rows("tracing", "null", site, drawn, null, donors=runs.unrelated))
+    rank = {level: number for number, level in enumerate(axes["noise_level"])}
+    # Level by level, as jobs of one level each would write them.
+    return pd.concat(tables).sort_values(
+        "noise_level", key=lambda levels: levels.map(rank), kind="stable"
+    )
 
 
 def main(snakemake: Any) -> None:
@@ -85,7 +89,7 @@ def main(snakemake: Any) -> None:
     output, params = snakemake.output, snakemake.params
     with log_to(snakemake.log[0]), open_model(snakemake) as loaded, torch.inference_mode():
         noise_levels = [float(level) for level in params.noise_levels]
-        site = snakemake.wildcards.site
+        site = params.site
         runs = CleanRuns(loaded.model, snakemake, ["base"])
         trace = partial(trace_batch, loaded.model, runs, site, noise_levels, params)
         cells, floor, controls = runs.measure(

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ from blip_tracing.files import check_files, sha256_of, written_whole
 from blip_tracing.journal_figures import WIDTHS, journal_figures
 from blip_tracing.logs import log_to
 from blip_tracing.methods import methods_of
+from blip_tracing.pictures import check_answered
 from blip_tracing.runs import read_run, stage_of
 from blip_tracing.story import Run, Story, tell
 
@@ -68,6 +70,18 @@ PROJECT = {
 Parts = dict[str, Described]
 
 
+@dataclass(frozen=True)
+class Templates:
+    """Paths: of the pages (Typst), the document of tables (LaTeX), the methods (Markdown), and
+    what the methods cite (BibTeX).
+    """
+
+    pages: str
+    tables: str
+    methods: str
+    references: str
+
+
 def print_figures(run: Run, story: Story, folder: Path) -> Iterator[tuple[str, Described]]:
     """Draw the figures at the widths of a journal's columns: their names, and what they are."""
     sites = {experiment: run.config[experiment]["sites"] for experiment in ("patching", "tracing")}
@@ -80,8 +94,11 @@ def print_figures(run: Run, story: Story, folder: Path) -> Iterator[tuple[str, D
             caption = f"as {name}.pdf, at another width"
 
 
-def tables_in_latex(run: Run) -> dict[str, str]:
-    """The tables of a paper in LaTeX, by the names of their files, and a document of them all."""
+def tables_in_latex(run: Run, template: str) -> dict[str, str]:
+    """The tables of a paper in LaTeX, by the names of their files, and a document of them all.
+
+    template: of the document.
+    """
     tables, shown = run.tables, list(run.pictures)
     texts = {
         "answers.tex": latex.answers_table(tables["answers"], shown),
@@ -92,25 +109,27 @@ def tables_in_latex(run: Run) -> dict[str, str]:
         texts["role_effects.tex"] = latex.role_effects_table(tables["summary"])
     if "verdicts" in tables:
         texts["replication.tex"] = latex.replication_table(tables["verdicts"])
-    return {**texts, "tables.tex": latex.document(texts)}
+    return {**texts, "tables.tex": latex.document(texts, template)}
 
 
 def write_parts(
-    run: Run, story: Story, references: str, template: str, facts: Mapping[str, Any], folder: Path
+    run: Run, story: Story, templates: Templates, facts: Mapping[str, Any], folder: Path
 ) -> Parts:
     """Write what the archive holds beside the files that the run left."""
     words = {
-        "methods.md": (methods_of(run, story, template, facts), "the methods, to be cited from"),
+        "methods.md": (
+            methods_of(run, story, templates.methods, facts),
+            "the methods, to be cited from",
+        ),
         "config.yaml": (story.config, "the configuration, with its defaults filled in"),
     }
-    for name, text in tables_in_latex(run).items():
+    for name, text in tables_in_latex(run, templates.tables).items():
         words[f"latex/{name}"] = (text, LATEX[name])
     parts = {
-        "references.bib": Described(Path(references), "what the methods cite, in BibTeX"),
+        "references.bib": Described(Path(templates.references), "what the methods cite, in BibTeX"),
         "supplement.pdf": Described(folder / "supplement.pdf", "the run told on pages"),
     }
-    with open(parts["supplement.pdf"].path, "wb") as file:
-        write_document(story, file)
+    write_document(story, templates.pages, parts["supplement.pdf"].path)
     for name, (text, description) in words.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,20 +180,19 @@ def write_archive(parts: Parts, destination: str | os.PathLike[str]) -> None:
 def write_supplement(
     run: Run,
     kept: Parts,
-    references: str,
-    template: str,
+    templates: Templates,
     facts: Mapping[str, Any],
     destination: str | os.PathLike[str],
 ) -> None:
     """Write the archive, whole or not at all.
 
-    kept: files that it takes as they are; references: the BibTeX file; template: of the methods;
-    facts: what else the methods say, see `methods_of`. Nothing depends on the hour or the place.
+    kept: files that it takes as they are; facts: what else the methods say, see `methods_of`.
+    Nothing depends on the hour or the place.
     """
     story = tell(run)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        parts = {**kept, **write_parts(run, story, references, template, facts, folder)}
+        parts = {**kept, **write_parts(run, story, templates, facts, folder)}
 
         def add(name: str, text: str, description: str) -> None:
             path = folder / name
@@ -195,12 +213,12 @@ def main(snakemake: Any) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     with log_to(snakemake.log[0]):
         tables = {name: files[name] for name in params.tables}
-        check_files(files.facts, tables.values())
+        check_files([*files.facts, *files.picture_facts], tables.values())
+        check_answered(files.picture_facts, files.pictures)
         write_supplement(
             read_run(tables, files.facts, params),
             files_of_the_run(tables, files.facts, files.sheet, files.project),
-            files.references,
-            files.template,
+            Templates(files.pages, files.tables, files.methods, files.references),
             params.facts,
             snakemake.output.archive,
         )

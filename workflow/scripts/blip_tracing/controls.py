@@ -23,11 +23,14 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 0.1}
 
 COLUMNS = (
     "experiment", "example", "control", "donor", "site", "noise_level", "sample", "layer",
-    "position", "p_base", "p_source", "logit_base", "logit_source", "difference",
+    "position", "p_base", "p_source", "logit_base", "logit_source", "difference", "tolerance",
+    "effect",
 )  # fmt: skip
-TYPES = {"noise_level": "float64", "difference": "float32"} | dict.fromkeys(
-    ("sample", "layer", "position"), "Int32"
-)
+TYPES = {
+    **dict.fromkeys(("noise_level", "tolerance"), "float64"),
+    **dict.fromkeys(("difference", "effect"), "float32"),
+    **dict.fromkeys(("sample", "layer", "position"), "Int32"),
+}
 
 
 def score_columns(scores: Scores) -> dict[str, np.ndarray]:
@@ -46,18 +49,19 @@ def control_rows(
     site: str,
     axes: dict[str, list],
     control: Control,
+    tolerance: float = np.nan,
     donors: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """A control's part of the table, its columns COLUMNS; what does not apply is missing.
 
-    axes: name → labels, "example" first, in the order of the control's dimensions; donors:
-    example → the example whose state was brought; each its own, unless given.
+    axes: name → labels, "example" first, in the order of the control's dimensions; tolerance: of
+    the difference; donors: example → the example whose state was brought; each its own, unless
+    given.
     """
-    rows = cells_table(
-        axes, {**score_columns(control.scores), "difference": control.difference.numpy()}
-    )
+    values = {"difference": control.difference.numpy(), "effect": control.effect.numpy()}
+    rows = cells_table(axes, {**score_columns(control.scores), **values})
     rows["donor"] = rows["example"].map(donors) if donors else rows["example"]
-    rows = rows.assign(experiment=experiment, control=name, site=site)
+    rows = rows.assign(experiment=experiment, control=name, site=site, tolerance=tolerance)
     return rows.reindex(columns=list(COLUMNS)).astype(TYPES)
 
 
@@ -68,17 +72,18 @@ def known_outcomes(
 
     Raises MeasurementError when one misses its outcome by more than the model's `dtype` explains.
     """
+    tables = []
     for name, control in controls.items():
         tolerance = NO_OP_TOLERANCE if name == NO_OP else TOLERANCE[dtype]
         check_control(control, name, axes, site, tolerance)
-    return [
-        control_rows(experiment, name, site, axes, control) for name, control in controls.items()
-    ]
+        tables.append(control_rows(experiment, name, site, axes, control, tolerance))
+    return tables
 
 
 def null_control(scores: Scores) -> Control:
-    """The null: no outcome is known before, so the difference is missing (NaN)."""
-    return Control(scores, torch.full(scores.probability.shape[:-1], torch.nan))
+    """The null: no outcome is known before, so difference and effect are missing (NaN)."""
+    missing = torch.full(scores.probability.shape[:-1], torch.nan)
+    return Control(scores, missing, missing)
 
 
 def check_control(

@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 from blip_tracing.errors import InputError
 
 POLL_SECONDS = 0.5
+# What Linux calls a processor's instructions for bfloat16: x86's two sets, and ARM's.
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 UUID_BYTES = 16
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,28 @@ def check_device(device: str) -> None:
         raise InputError(
             "device: cuda, but this machine has no CUDA device; set device to auto or cpu"
         )
+
+
+def slow_precision(
+    device: str, dtype: str, processor: str | os.PathLike[str] = "/proc/cpuinfo"
+) -> str | None:
+    """A warning, one line, where `dtype` is bfloat16 on a CPU without instructions for it.
+
+    device: auto, cpu or cuda; processor: where Linux describes its processors. None where there is
+    nothing to warn of, or no such file, as on other systems.
+    """
+    if dtype != "bfloat16" or device == "cuda" or (device == "auto" and cuda_devices()):
+        return None
+    try:
+        described = Path(processor).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    if BFLOAT16 & set(described.split()):
+        return None
+    return (
+        "model.dtype: bfloat16 on a processor that has no instructions for it takes several times "
+        "as long as float32 (eight times where it was measured); set it to float32"
+    )
 
 
 def device_identity(driver: ctypes.CDLL, index: int) -> str:

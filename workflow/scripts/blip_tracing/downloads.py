@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 
@@ -28,6 +29,21 @@ logger = logging.getLogger(__name__)
 
 class _PassingFailure(Exception):
     """A failure that another attempt may mend; the message is its reason."""
+
+
+def check_address(url: str) -> None:
+    """Check that an address is one which the client can ask, without asking.
+
+    Raises InputError: host or port is missing, or is none.
+    """
+    try:
+        asked = urlsplit(requests.Request("GET", url).prepare().url)
+        if urlsplit(url).port == 0:  # also: Python's own reading takes less than the client's
+            raise ValueError("port 0")
+        # As the client looks a host up: a label too long or empty shows only then.
+        str(asked.hostname).encode("idna")
+    except ValueError as error:
+        raise InputError(f"{url}: is no address ({_reason(error)}); mend it") from error
 
 
 def download_picture(

@@ -45,6 +45,7 @@ ONE_ANSWER = "both questions have one answer"
 SMALL_RANGE = "logit differences of reference and target too close"
 WITHOUT_ROLE = "no role"
 WITHOUT_NULL = "no unrelated example"
+REASONS = [SMALL_EFFECT, ONE_ANSWER, SMALL_RANGE, WITHOUT_ROLE, WITHOUT_NULL]
 
 
 def patching_cells(
@@ -220,6 +221,13 @@ def list_excluded(effects: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         _left_out(WITHOUT_NULL, runs[runs["with_null"] == 0]),
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def join_excluded(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables `excluded` as one, reason after reason, so that no grouping into parts shows."""
+    return pd.concat(parts, ignore_index=True).sort_values(
+        "reason", key=lambda reasons: reasons.map(REASONS.index), kind="stable", ignore_index=True
+    )
 
 
 def _left_out(

@@ -39,12 +39,14 @@ class Batch:
 
     examples: G names; memory: their images' keys and values; states: (G, L + 1, T, D) of the runs
     "base", "source" (for patching) and "unrelated" (of an unrelated example each, where there is
-    one); answer_ids: (G, K), the base answer's token and the source answer's.
+    one); logits: (G, V) of the first answer token, of the runs "base" and "source", as they were
+    recorded; answer_ids: (G, K), the base answer's token and the source answer's.
     """
 
     examples: list[str]
     memory: ImageMemory
     states: dict[str, torch.Tensor]
+    logits: dict[str, torch.Tensor]
     answer_ids: torch.Tensor
 
 
@@ -67,14 +69,16 @@ class Scores:
 class Control:
     """A run whose outcome is known before: its scores, and its distance from that outcome.
 
-    scores: (G, …, K); difference: (G, …), the largest absolute difference in probability.
+    scores: (G, …, K); difference: (G, …), the largest absolute difference in probability; effect:
+    (G, …), the difference that there would be, had other states been put in or none.
     """
 
     scores: Scores
     difference: torch.Tensor
+    effect: torch.Tensor
 
     def __getitem__(self, index: tuple) -> "Control":
-        return Control(self.scores[index], self.difference[index])
+        return Control(self.scores[index], self.difference[index], self.effect[index])
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,7 @@ def check_patches(
     """
     index = state_index(site, layer)
     base, source = (batch.states[run][:, index, None] for run in ("base", "source"))
-    place = f"{site} layer {layer}"
-    no_op = patch_itself(model, batch, site, layer, base, place)
-    logits = patch_all_positions(model, batch.memory, site, layer, base, source)
-    ceiling = compare(logits, model.decoder(batch.states["source"][:, -1])[:, None], batch, place)
+    no_op, ceiling = check_layer(model, batch, site, layer, base, source, batch.logits["source"])
     first = (slice(None), 0)
     return no_op[first], ceiling[first]
 
@@ -216,16 +217,14 @@ def check_traces(
     corrupted: first inputs (G, N, T, D). Each control is of shape (G, N, L).
     """
     states, _ = run_corrupted(model, batch, corrupted)
-    clean = batch.states["base"]
-    expected = model.decoder(clean[:, -1])[:, None]
-    no_ops, restored = [], []
+    layers = []
     for layer in range(len(model.blocks)):
-        index, place = state_index(site, layer), f"{site} layer {layer}"
-        no_ops.append(patch_itself(model, batch, site, layer, states[index], place))
-        logits = patch_all_positions(
-            model, batch.memory, site, layer, states[index], clean[:, index, None]
+        index = state_index(site, layer)
+        clean = batch.states["base"][:, index, None]
+        layers.append(
+            check_layer(model, batch, site, layer, states[index], clean, batch.logits["base"])
         )
-        restored.append(compare(logits, expected, batch, place))
+    no_ops, restored = zip(*layers, strict=True)
     return stack_controls(no_ops), stack_controls(restored)
 
 
@@ -261,25 +260,55 @@ def check_finite(logits: torch.Tensor, examples: Sequence[str], place: str) -> N
         )
 
 
-def patch_itself(
+def check_layer(
     model: ResumableBlip,
     batch: Batch,
     site: str,
     layer: int,
     hidden: torch.Tensor,
+    donor: torch.Tensor,
+    recorded: torch.Tensor,
+) -> tuple[Control, Control]:
+    """Patch all positions of runs with their own states, and with those of a recorded run.
+
+    hidden: states (G, N, T, D) of the runs at the site; donor: (G, 1, T, D) of the recorded run;
+    recorded: its logits (G, V), which do not come from this job, so that other weights show.
+    The first control must give the runs left alone, the second the recorded run; each is (G, N).
+    The first would miss the effect of the donor's states, the second that of putting none in.
+    """
+    place = f"{site} layer {layer}"
+    alone = model(hidden.flatten(0, 1).clone(), batch.memory, layer, site)
+    alone = alone.unflatten(0, hidden.shape[:2])
+    unchanged, replaced = (
+        patch_all_positions(model, batch.memory, site, layer, hidden, states)
+        for states in (hidden, donor)
+    )
+    return (
+        compare(unchanged, alone, replaced, batch, place),
+        compare(replaced, recorded[:, None], alone, batch, place),
+    )
+
+
+def compare(
+    logits: torch.Tensor,
+    expected: torch.Tensor,
+    otherwise: torch.Tensor,
+    batch: Batch,
     place: str,
 ) -> Control:
-    """Patch runs (G, N, T, D) with their own states; compare with the runs left alone: (G, N)."""
-    alone = model(hidden.flatten(0, 1).clone(), batch.memory, layer, site)
-    patched = patch_all_positions(model, batch.memory, site, layer, hidden, hidden)
-    return compare(patched, alone.unflatten(0, hidden.shape[:2]), batch, place)
+    """A control of shape (G, N) from its logits, the expected ones and those that a fault gives.
+
+    All are (G, N, V), the expected ones perhaps (G, 1, V).
+    """
+    return Control(
+        score(logits, batch, place), distance(logits, expected), distance(otherwise, expected)
+    )
 
 
-def compare(logits: torch.Tensor, expected: torch.Tensor, batch: Batch, place: str) -> Control:
-    """A control of shape (G, N) from its logits and the expected ones, (G, N, V) or (G, 1, V)."""
-    found, known = (part.float().softmax(-1) for part in (logits, expected))
-    difference = (found - known).abs().amax(-1).cpu()
-    return Control(score(logits, batch, place), difference)
+def distance(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The largest absolute difference in probability of logits (G, N, V): (G, N), on the CPU."""
+    one, other = (part.float().softmax(-1) for part in (logits, others))
+    return (one - other).abs().amax(-1).cpu()
 
 
 def stack_controls(controls: Sequence[Control]) -> Control:
@@ -290,6 +319,7 @@ def stack_controls(controls: Sequence[Control]) -> Control:
             torch.stack([control.scores.logit for control in controls], dim=2),
         ),
         torch.stack([control.difference for control in controls], dim=2),
+        torch.stack([control.effect for control in controls], dim=2),
     )
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import get_font
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Patch
 from mizani.transforms import pseudo_log_trans
@@ -58,15 +58,20 @@ from plotnine import (
 )
 
 from blip_tracing.files import written_whole
-from blip_tracing.pictures import open_picture
+from blip_tracing.fonts import FONT, font_file
+from blip_tracing.palette import BLUE, GREY, HAIRLINE, INK, ORANGE, PALE_INK, PALETTE
+from blip_tracing.pictures import small_picture
+from blip_tracing.words import (
+    CLEAN_RUN,
+    NOTHING_RESTORED,
+    Pair,
+    pair_of,
+    position_labels,
+    printable,
+    rows_of,
+)
 
-# Matplotlib brings this font along, so figures look the same on every machine.
-FONT = "DejaVu Sans"
 TITLE_SIZE, TEXT_SIZE, STRIP_SIZE, TICK_SIZE = 9.0, 7.5, 7.0, 6.5
-INK, PALE_INK, HAIRLINE = "#1A1A1A", "#595959", "#DCDCE2"
-# From the palette of Okabe and Ito, told apart by colour-blind readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B4B4B4"
-PALETTE = "Purples"
 TENTHS = [tenth / 10 for tenth in range(11)]
 
 FORMATS = ("pdf", "svg", "png")
@@ -91,8 +96,6 @@ UNDATED: dict[str, dict[str, None]] = {
     "png": {},
 }
 
-CLEAN_RUN = "clean run"
-
 # Inches. A figure fills a page's text width where its facets allow.
 PAGE_WIDTH, PAGE_HEIGHT = 7.2, 9.6
 TILE_HEIGHT = 0.18
@@ -107,55 +110,6 @@ LABEL_SHARE = 0.36
 # Of the layers' numbers, the axis title and the colour bar below the facets.
 FOOT_HEIGHT = 0.85
 SWATCH_WIDTH = 0.22
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One example's two questions, their answers, and p(base answer) in the clean base run."""
-
-    example: str
-    base_question: str
-    source_question: str
-    base_answer: str
-    source_answer: str
-    base_answer_id: int
-    source_answer_id: int
-    p_clean: float
-
-
-def pair_of(answers: pd.DataFrame, example: str) -> Pair:
-    """The example's questions and answers, from the table of answers."""
-    rows = rows_of(answers, example=example).to_dict("records")
-    asked = {row["role"]: row for row in rows}
-    base, source = asked["base"], asked["source"]
-    return Pair(
-        example=printable(example),
-        base_question=printable(base["question"]),
-        source_question=printable(source["question"]),
-        base_answer=printable(base["answer"]),
-        source_answer=printable(source["answer"]),
-        base_answer_id=int(base["answer_id"]),
-        source_answer_id=int(source["answer_id"]),
-        p_clean=float(base["p_base"]),
-    )
-
-
-def printable(text: str) -> str:
-    """The text with every character that the figures' font lacks written as `U+4E2D`."""
-    return "".join(
-        letter if _font().get_char_index(ord(letter)) else f"U+{ord(letter):04X}" for letter in text
-    )
-
-
-def position_labels(cells: pd.DataFrame) -> dict[int, str]:
-    """Position → `7 animal`, or `7 animal ← shirt` where a patch brings another token."""
-    places = cells.drop_duplicates("position").sort_values("position")
-    brought = places.get("source_token", places["token"])
-    labels = {}
-    for position, token, source in zip(places["position"], places["token"], brought, strict=True):
-        arrow = f" ← {source}" if source and source != token else ""
-        labels[int(position)] = printable(f"{position} {token}{arrow}")
-    return labels
 
 
 # ---- the figures -------------------------------------------------------------------------------
@@ -313,7 +267,7 @@ def tracing_means(
     runs = {
         CLEAN_RUN: pd.DataFrame({"noise_level": levels, "mean": pair.p_clean}),
         f"one {site} restored": _mean_and_range(rows),
-        "nothing restored": _mean_and_range(rows_of(floor, example=example)),
+        NOTHING_RESTORED: _mean_and_range(rows_of(floor, example=example)),
     }
     means = pd.concat([data.assign(run=run) for run, data in runs.items()])
     means["run"] = ordered(means["run"], list(runs))
@@ -653,10 +607,8 @@ def _apart(places: list[float], names: list[str], inches: float) -> list[str]:
 
 
 def _draw_picture(axes: Axes, picture: str | os.PathLike[str]) -> None:
-    pixels = open_picture(picture)
     # More than a printer shows at this size only makes the files heavy.
-    pixels.thumbnail((800, 800))
-    axes.imshow(pixels)
+    axes.imshow(small_picture(picture, 800))
     axes.set_axis_off()
     axes.set_anchor("N")
 
@@ -732,7 +684,7 @@ def _draws(rows: pd.DataFrame) -> str:
 
 @lru_cache
 def _font() -> FT2Font:
-    return get_font(findfont(FONT))
+    return get_font(font_file())
 
 
 def _text_width(text: str, size: float) -> float:
@@ -768,18 +720,9 @@ def _pieces(word: str, size: float, inches: float) -> list[str]:
 # ---- rows of tables ----------------------------------------------------------------------------
 
 
-def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
-    chosen = table
-    for column, value in wanted.items():
-        chosen = chosen[chosen[column] == value]
-    if chosen.empty:
-        named = ", ".join(f"{column} {value!r}" for column, value in wanted.items())
-        raise ValueError(f"the table has no rows with {named}")
-    return chosen
-
-
 def _at_level(rows: pd.DataFrame, noise_level: float) -> pd.DataFrame:
-    chosen = rows[np.isclose(rows["noise_level"], noise_level)]
+    # A CSV's reader may miss a number by its last bit.
+    chosen = rows[np.isclose(rows["noise_level"], noise_level, rtol=1e-10, atol=0)]
     if chosen.empty:
         levels = ", ".join(f"{level:g}" for level in sorted(rows["noise_level"].unique()))
         raise ValueError(f"the table has no rows at noise level {noise_level:g}, only {levels}")

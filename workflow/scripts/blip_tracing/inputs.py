@@ -17,16 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from tokenizers import Tokenizer
 
-from blip_tracing.checkpoint import CONFIG, text_layers, text_positions
+from blip_tracing.checkpoint import CONFIG, read_architecture
+from blip_tracing.contents import content_digest
 from blip_tracing.errors import InputError
-from blip_tracing.files import sha256_of
-from blip_tracing.pictures import identify_picture, is_url, picture_path
+from blip_tracing.files import read_bytes
+from blip_tracing.pictures import identify_picture, is_url
 from blip_tracing.roles import check_roles
-from blip_tracing.tokens import answer_token_id, load_tokenizer, tokenize, unknown_words
+from blip_tracing.tokens import (
+    answer_token_id,
+    check_vocabulary,
+    load_tokenizer,
+    tokenize,
+    unknown_words,
+)
 
 REQUIRED_COLUMNS = ("example", "image", "base_question", "source_question")
 OPTIONAL_COLUMNS = ("base_answer", "source_answer", "image_sha256")
@@ -46,6 +54,13 @@ UNSEEN = ("Cc", "Zl", "Zp")
 LONGEST_SHOWN = 80
 LARGEST = 2**63 - 1
 LONGEST_TEXT = 4096
+# Whole numbers up to here are written out rather than with an exponent.
+LONGEST_DIGITS = 10**16
+LEVELS = "tracing.noise_levels"
+# Below the one, noise is lost in float32; beyond the other, its squares in a layer norm overflow.
+LEAST_LEVEL, LARGEST_LEVEL = 1e-30, 1e18
+# Of the tables' FLOAT_FORMAT.
+TABLE_DIGITS = 9
 
 KINDS = {
     "object": "a group of keys",
@@ -59,26 +74,27 @@ KINDS = {
 # --- the configuration
 
 
-def check_config(config: dict[str, Any], schema: dict[str, Any], source: str) -> None:
+def check_config(config: dict[str, Any], schema: dict[str, Any]) -> None:
     """Check a configuration, defaults filled in or not, against its schema.
 
     Stricter than the schema alone: 6.0 is no whole number, infinity and NaN are no numbers, text
-    holds no control characters, report.draws_at is one of tracing.noise_levels and
-    controls.null_samples no more than tracing.samples (unless nothing is traced), and the rules of
-    effects.roles are such that roles can be told by them.
-    Raises InputError on the first fault: `source: key: what is wrong; mend`. An unknown key goes
+    holds no control characters, paths hold no braces, no two of tracing.noise_levels have one
+    label, report.draws_at is one of them and controls.null_samples no more than tracing.samples
+    (unless nothing is traced), and the rules of effects.roles are such that roles can be told by
+    them.
+    Raises InputError on the first fault: `key: what is wrong; mend`. An unknown key goes
     before a missing one, since it is often the missing one misspelt.
     """
     try:
         _check_schema(config, schema)
         _check_text(config)
+        _check_paths(config)
         if _configured(config, schema, "tracing", "sites"):
+            _check_levels(_configured(config, schema, "tracing", "noise_levels"))
             _check_draws(config, schema)
         check_roles(_configured(config, schema, "effects", "roles"))
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
     except RecursionError as error:  # YAML lets a list hold itself
-        raise InputError(f"{source}: is nested without end; write out what is meant") from error
+        raise InputError("is nested without end; write out what is meant") from error
 
 
 def _check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
@@ -120,6 +136,15 @@ def _check_text(value: object, path: tuple[str | int, ...] = ()) -> None:
             raise InputError(f"{_dotted(path)}: {fault}")
 
 
+def _check_paths(config: dict[str, Any]) -> None:
+    paths = {"model.name": config["model"]["name"], "examples": config["examples"]}
+    for key, path in {**paths, "published": config.get("published", "")}.items():
+        try:
+            check_path(path)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from error
+
+
 def _text_fault(text: str) -> str:
     """What no name, path, question or answer has, or ""."""
     if len(text) > LONGEST_TEXT:
@@ -147,6 +172,9 @@ def _explain(fault: ValidationError) -> str:
             missing = next(name for name in rule if name not in value)
             meaning = fault.schema["properties"][missing]["description"]
             return f"{_dotted([*fault.absolute_path, missing])} is missing: give {meaning}"
+        case "type" if rule == "integer" and type(value) is int:
+            least = fault.schema.get("minimum", -LARGEST)
+            return f"{key}: {_shown(value)} is not in the range from {least} to {LARGEST}"
         case "type":
             return f"{key}: {_as_given(value)}, not {KINDS[rule]}{_number_hint(value, rule)}"
         case "enum":
@@ -207,7 +235,7 @@ def _as_given(value: object) -> str:
 
 
 def _number_hint(value: object, expected: str) -> str:
-    """YAML reads 1e-1 as text, which nobody expects."""
+    """YAML reads 1e-1 as text, which nobody expects: how it is written to be read as a number."""
     if not isinstance(value, str) or expected not in ("integer", "number"):
         return ""
     try:
@@ -216,7 +244,39 @@ def _number_hint(value: object, expected: str) -> str:
         return ""
     if not math.isfinite(number):
         return ""
-    return f"; write {int(number) if number.is_integer() else number} without quotes"
+    return f"; write {_written(number)} without quotes"
+
+
+def _written(number: float) -> str:
+    """A number as YAML reads it: with a point before an exponent, and a sign behind the e."""
+    short = number.is_integer() and abs(number) < LONGEST_DIGITS
+    return yaml.safe_dump(int(number) if short else number).splitlines()[0]
+
+
+def _check_levels(levels: Sequence[float]) -> None:
+    """Check that every table, path and figure can tell the noise levels apart."""
+    places: dict[str, int] = {}
+    for place, level in enumerate(levels):
+        key = f"{LEVELS}[{place}]"
+        if level and not LEAST_LEVEL <= level <= LARGEST_LEVEL:
+            raise InputError(
+                f"{key}: {level} is beyond what float32 computes with; "
+                f"give 0, or {LEAST_LEVEL:g} to {LARGEST_LEVEL:g}"
+            )
+        kept = f"{level:.{TABLE_DIGITS}g}"
+        if float(kept) != level:
+            raise InputError(
+                f"{key}: {level} has more than the {TABLE_DIGITS} digits that tables keep; "
+                f"write {_written(float(kept))}"
+            )
+        label = f"{level:g}"
+        if label.startswith("-"):
+            raise InputError(f"{key}: {level} is zero with a sign; write 0")
+        if places.setdefault(label, place) != place:
+            raise InputError(
+                f"{key}: {level} and {levels[places[label]]} are both called {label} "
+                "in the figures; keep one"
+            )
 
 
 def _check_draws(config: dict[str, Any], schema: dict[str, Any]) -> None:
@@ -277,7 +337,7 @@ def _listed() -> str:
 def _read_text(path: str) -> str:
     mend = "save the sheet as tab-separated UTF-8 text"
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; mend examples in the config") from error
     except OSError as error:
@@ -351,12 +411,28 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
         for column, cell in record.items():
             if fault := _text_fault(cell):
                 raise InputError(f"{where}, {column}: {fault}")
-        if re.search("[{}]", picture_path(record["image"])):
-            raise InputError(
-                f"{where}, image: Snakemake takes {{ and }} in a path for wildcards; rename it"
-            )
+        _check_image(record["image"], where)
         _check_name(record["example"], row, row_of_name, where)
         _check_checksum(record, row, checksum_of_image, where)
+
+
+def _check_image(image: str, where: str) -> None:
+    try:
+        if is_url(image):
+            # Imported here: it brings an HTTP client, which most sheets do not need.
+            from blip_tracing.downloads import check_address
+
+            check_address(image)
+        else:
+            check_path(image)
+    except InputError as error:
+        raise InputError(f"{where}, image: {error}") from error
+
+
+def check_path(path: str) -> None:
+    """Check that Snakemake takes a path as it is; raises InputError."""
+    if re.search("[{}]", path):
+        raise InputError(f"{path}: Snakemake takes {{ and }} in a path for wildcards; rename it")
 
 
 def _records(sheet: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
@@ -427,7 +503,7 @@ def check_pictures(sheet: pd.DataFrame, sheet_path: str) -> None:
             identify_picture(image)
         except InputError as error:
             raise InputError(f"{where}, image: {error}") from error
-        if checksum and checksum != (found := sha256_of([image])):
+        if checksum and checksum != (found := content_digest([image])):
             raise InputError(
                 f"{where}, image_sha256: the sha256 of {image} is {found}; "
                 "mend the cell or replace the picture"
@@ -445,27 +521,28 @@ def check_against_checkpoint(
 ) -> list[str]:
     """Check configuration (defaults filled in) and sheet against the model that they name.
 
-    The layers agree; every question fits; given answers are one known token; and where
-    patching.sites is not empty, both questions of a row have as many tokens. (Unequal pairs are
-    refused rather than aligned: a patch of all positions is the source's run only between equals.)
-    Returns one-line warnings, one for each word that the tokenizer does not know.
+    The layers agree; the tokenizer's words are the model's; every question fits; given answers are
+    one known token; and where patching.sites is not empty, both questions of a row have as many
+    tokens. (Unequal pairs are refused rather than aligned: a patch of all positions is the
+    source's run only between equals.)
+    Returns one-line warnings: of answers that the tokenizer has no word for, and of each word that
+    it does not know.
     Raises InputError on the first fault.
     """
-    _check_layers(config["model"]["layers"], checkpoint_dir)
+    model = read_architecture(checkpoint_dir)
+    _check_layers(config["model"]["layers"], model.text.layers, checkpoint_dir)
     tokenizer = load_tokenizer(checkpoint_dir)
-    limit = text_positions(checkpoint_dir)
     patched = bool(config["patching"]["sites"])
-    warnings: list[str] = []
+    warnings = check_vocabulary(tokenizer, model.vocabulary, model.start, checkpoint_dir)
     for row, record in _records(sheet):
         where = _where(sheet_path, row, record)
-        _check_lengths(tokenizer, record, limit, patched, where)
+        _check_lengths(tokenizer, record, model.positions, patched, where)
         _check_answers(tokenizer, record, where)
         warnings += _unknown_word_warnings(tokenizer, record, where)
     return warnings
 
 
-def _check_layers(layers: int, checkpoint_dir: str | os.PathLike[str]) -> None:
-    found = text_layers(checkpoint_dir)
+def _check_layers(layers: int, found: int, checkpoint_dir: str | os.PathLike[str]) -> None:
     if layers != found:
         raise InputError(
             f"model.layers is {layers}, but {Path(checkpoint_dir) / CONFIG} has {found} text "

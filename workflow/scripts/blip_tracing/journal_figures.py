@@ -1,12 +1,16 @@
 """The supplement's figures: the reports' look at the widths of a journal's columns.
 
-They have no titles: their captions say what they show. Text keeps its printed size at both widths,
-and a greyscale print is legible, since a map's lightness falls as its values rise.
+They have no titles: their captions say what they show. Text keeps its printed size at both widths.
+Nothing is white in a map, and its lightness falls as values go from there, so that a greyscale
+print tells what is large; of changes of both signs losses are orange, gains purple.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,33 +37,35 @@ from plotnine import (
 
 from blip_tracing.effects import PATCHING, TRACING
 from blip_tracing.figures import (
-    BLUE,
-    CLEAN_RUN,
-    GREEN,
-    HAIRLINE,
-    INK,
-    ORANGE,
     bare_frame,
     log_axis,
     log_places,
     look,
     maps,
     ordered,
-    pair_of,
     patching_map,
     tracing_levels,
 )
+from blip_tracing.palette import HAIRLINE, INK, LINES, ORANGE, PALETTE
 from blip_tracing.story import MapGroup, Story
+from blip_tracing.words import CLEAN_RUN, pair_of
 
 # Inches: 89 mm and 183 mm.
 WIDTHS = {"one_column": 3.5, "two_columns": 7.2}
-# Narrower than this, the names of the runs stand below one another.
-WIDE = 5.0
-MEANS_HEIGHT = 2.9
+# With three lines of runs' names below the chart; more make it higher.
+MEANS_HEIGHT, NAMED_LINES, NAME_HEIGHT = 2.9, 3, 0.19
+# Of a run's name in print: its key, and a letter.
+NAME_KEY, NAME_LETTER = 0.4, 0.055
+# Of restored sites; orange is left to the run with nothing restored. Of colours, lines and shapes
+# there are 4, 3 and 5, so that sixty sites differ.
+SITE_LINES = ("solid", "dashdot", (0, (6, 2)))
+SITE_SHAPES = ("o", "^", "D", "v", "P")
 AXIS_MARGIN = 0.8
-# So far the runs stand apart at a noise level, in powers of ten.
+# So far two runs stand apart at a noise level, in powers of ten.
 APART = 0.05
-MOST_COLOURS = 10
+MOST_COLOURS, LEAST_COLOURED = 10, 0.005
+# Matplotlib's name: from orange over white to purple.
+BOTH_SIGNS = "PuOr"
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ def role_maps(group: MapGroup, width: float) -> ggplot:
     cells = cells.rename(columns={"value": "p", "place": "position"})
     cells["panel"] = ordered(cells["panel"], titles)
     rows = cells.drop_duplicates("position").sort_values("position")
+    levels = colour_levels(cells["p"])
     return maps(
         cells,
         dict(zip(rows["position"], rows["label"], strict=True)),
@@ -136,18 +143,20 @@ def role_maps(group: MapGroup, width: float) -> ggplot:
         legend=group.measure,
         width=width,
         side=group.rows,
-        levels=colour_levels(group),
+        levels=levels,
+        palette=BOTH_SIGNS if levels[0] < 0 else PALETTE,
     ) + geom_point(
         data=cells[cells["marked"]], shape="o", fill="white", color=INK, size=1.3, stroke=0.3
     )
 
 
-def colour_levels(group: MapGroup) -> list[float]:
-    """Round values, evenly apart, from the lowest of the group's or zero to the highest."""
-    values = pd.concat([part.cells["value"] for part in group.maps])
-    levels = MaxNLocator(MOST_COLOURS, steps=[1, 2, 2.5, 5, 10]).tick_values(
-        min(0, values.min()), max(0, values.max())
-    )
+def colour_levels(values: pd.Series) -> list[float]:
+    """Round numbers, evenly apart, that hold the values: from zero, or as far to both of its sides
+    where one of them, rounded, is negative.
+    """
+    most = max(values.abs().max(), LEAST_COLOURED)
+    least = -most if values.min() <= -LEAST_COLOURED else 0
+    levels = MaxNLocator(MOST_COLOURS, steps=[1, 2, 2.5, 5, 10]).tick_values(least, most)
     return [round(float(level), 6) for level in levels]
 
 
@@ -157,12 +166,16 @@ def mean_levels(means: pd.DataFrame, width: float) -> ggplot:
     width: inches.
     """
     runs = list(means["run"].unique())
-    restored = [BLUE, GREEN][: len(runs) - 2]
+    # All but the clean run and the one with nothing restored.
+    sites = len(runs) - 2
+    name = NAME_KEY + NAME_LETTER * max(map(len, runs))
+    columns = min(len(runs), max(1, int(width / name)))
+    more = max(0, math.ceil(len(runs) / columns) - NAMED_LINES)
     means = means.assign(run=ordered(means["run"], runs))
     clean, noisy = means[means["run"] == CLEAN_RUN], means[means["run"] != CLEAN_RUN]
     levels = sorted(noisy["noise_level"].unique())
     _, places = log_places(levels)
-    beside = position_dodge(width=min([APART, *np.diff(places) / 2]))
+    beside = position_dodge(width=min([APART * (sites + 1) / 2, *np.diff(places) / 2]))
     plot = (
         ggplot(noisy, aes("noise_level", "mean", color="run", linetype="run", shape="run"))
         + geom_hline(aes(yintercept="mean", color="run", linetype="run"), data=clean, size=0.7)
@@ -178,15 +191,15 @@ def mean_levels(means: pd.DataFrame, width: float) -> ggplot:
         + geom_point(size=1.6, position=beside)
         + log_axis(levels, width - AXIS_MARGIN)
         + scale_y_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], minor_breaks=[])
-        + scale_color_manual(values=[INK, *restored, ORANGE], limits=runs)
+        + scale_color_manual(values=[INK, *cycled(LINES, sites), ORANGE], limits=runs)
         + scale_linetype_manual(
-            values=["dotted", *["solid", "dashdot"][: len(restored)], "dashed"], limits=runs
+            values=["dotted", *cycled(SITE_LINES, sites), "dashed"], limits=runs
         )
-        + scale_shape_manual(values=["None", *["o", "^"][: len(restored)], "s"], limits=runs)
-        + guides(color=guide_legend(ncol=len(runs) if width > WIDE else 1))
+        + scale_shape_manual(values=["None", *cycled(SITE_SHAPES, sites), "s"], limits=runs)
+        + guides(color=guide_legend(ncol=columns))
         + labs(x="noise level σ", y="p(base answer)")
         + look()
-        + bare_frame(width, MEANS_HEIGHT)
+        + bare_frame(width, MEANS_HEIGHT + more * NAME_HEIGHT)
         + theme(
             panel_grid_major=element_line(color=HAIRLINE, size=0.4),
             panel_grid_minor=element_blank(),
@@ -196,3 +209,8 @@ def mean_levels(means: pd.DataFrame, width: float) -> ggplot:
         )
     )
     return plot + geom_line(size=0.7, position=beside) if len(levels) > 1 else plot
+
+
+def cycled(looks: Iterable[Any], count: int) -> list[Any]:
+    """So many of the looks, from the first again after the last."""
+    return list(islice(cycle(looks), count))

@@ -3,12 +3,16 @@
 What the model or the sheet says is escaped; headings and numbers are LaTeX already.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 from blip_tracing.effects import PATCHING, TRACING
 from blip_tracing.roles import ALL
+from blip_tracing.words import with_interval
 
 # Beyond these pdfLaTeX's fonts have the letters of Latin-1 alone.
 SYMBOLS = {
@@ -20,22 +24,17 @@ LAST_LETTER = 0xFF
 NOTHING = "--"
 CHANGE, NORMALISED, CONTRAST = "probability_change", "normalised", "contrast"
 
-DOCUMENT = r"""\documentclass{article}
-\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
-\usepackage[margin=2cm]{geometry}
-\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
-\usepackage{array, booktabs, longtable}
-\setlength{\tabcolsep}{4pt}
-\begin{document}
-%s
-\end{document}
-"""
 
-
-def document(names: Iterable[str]) -> str:
-    """A document of the tables in these files, which stand beside it."""
-    return DOCUMENT % "\n".join(rf"\input{{{name}}}" for name in names)
+def document(names: Iterable[str], template: str | os.PathLike[str]) -> str:
+    """A document of the tables in these files, which stand beside it, by a Jinja template."""
+    # Braces and per cent signs are LaTeX's own.
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
+        block_start_string="((*", block_end_string="*))",
+        variable_start_string="(((", variable_end_string=")))",
+    )  # fmt: skip
+    written = Path(template).read_text(encoding="utf-8")
+    return environment.from_string(written).render(names=names)
 
 
 def answers_table(answers: pd.DataFrame, examples: Sequence[str]) -> str:
@@ -160,10 +159,7 @@ def number(value: float, digits: int = 3) -> str:
 
 def interval(row: pd.Series) -> str:
     """A mean with its interval, as far as there are any."""
-    mean = number(row["mean"])
-    if pd.isna(row["low"]):
-        return mean
-    return f"{mean} [{number(row['low'])}, {number(row['high'])}]"
+    return with_interval(row["mean"], row["low"], row["high"], number, "{} [{}, {}]")
 
 
 def spelled(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A job's log: everything that the job says, and why it failed."""
+"""A job's log: everything that the job says, why it failed, and beside it what the job took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TextIO
 
 from blip_tracing.disk import cannot_be_written
-from blip_tracing.errors import READABLE
+from blip_tracing.errors import READABLE, InputError
+from blip_tracing.run_lock import stop_when_over
+from blip_tracing.usage import usage_beside, write_usage
 
 # Where standard error went before a log took it.
 _saved_error: list[int] = []
@@ -28,7 +30,8 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
     standard output and error, those of child processes and C libraries included. An error of
     one line (errors.READABLE) is written as such, any other exception with its traceback; should
     it then end the process, the terminal shows one line that names the log instead of the
-    traceback again.
+    traceback again. When all went well, what the process took is written beside the log (`usage`).
+    Raises InputError when the run that started this job was killed and another has begun since.
     """
     target = Path(path)
     with _opened(target) as log:
@@ -39,6 +42,7 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
                 stack.enter_context(redirect_stderr(log))
                 stack.enter_context(_logging_to(log))
                 yield
+            write_usage(usage_beside(target))
         except Exception as error:
             with suppress(OSError):  # a full disk: what is said below is then all there is
                 if isinstance(error, READABLE):
@@ -52,8 +56,13 @@ def log_to(path: str | os.PathLike[str]) -> Iterator[None]:
 @contextmanager
 def _opened(target: Path) -> Iterator[TextIO]:
     try:
+        # Before the log is emptied, which by now may be that of the next run's job.
+        stop_when_over(f"{target}: this job is not begun")
         target.parent.mkdir(parents=True, exist_ok=True)
         log = target.open("w", encoding="utf-8", buffering=1)
+    except InputError as error:
+        _show_one_line(error, target)
+        raise
     except OSError as error:
         failure = cannot_be_written(target, error)
         _show_one_line(failure, target)

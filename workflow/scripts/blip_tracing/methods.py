@@ -11,7 +11,8 @@ from jinja2 import Environment, StrictUndefined
 
 from blip_tracing.effects import PATCHING, TRACING
 from blip_tracing.statistics import CONFIDENCE, FEWEST_RESAMPLED
-from blip_tracing.story import Run, Story
+from blip_tracing.story import Run, Story, recorded
+from blip_tracing.words import how_many
 
 LINE = 100
 
@@ -28,7 +29,7 @@ def methods_of(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     text = environment.from_string(Path(template).read_text(encoding="utf-8"))
-    filled = text.render({**facts_of(run, story), **more, "count": count})
+    filled = text.render({**facts_of(run, story), **more, "count": how_many})
     paragraphs = re.split(r"\n{2,}", filled.strip())
     return "\n\n".join(map(lines_of, paragraphs)) + "\n"
 
@@ -37,6 +38,8 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
     """What the template needs of a run."""
     config = run.config
     known = story.controls.dropna(subset="largest")
+    idle = int(known["idle"].sum())
+    telling = int(known["checked"].sum()) - idle
     return {
         "model": recorded(run, "model"),
         "commit": recorded(run, "commit"),
@@ -52,7 +55,8 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "seed": config[TRACING]["seed"],
         "null_samples": min(config["controls"]["null_samples"], config[TRACING]["samples"]),
         "null": "null" in set(story.controls["control"]),
-        "checked": f"{known['checked'].sum():,}" if len(known) else "",
+        "telling": f"{telling:,}" if telling else "",
+        "idle": f"{idle:,}" if idle else "",
         "largest": f"{known['largest'].max():.1g}" if len(known) else "",
         "total_effect": config["effects"]["total_effect"],
         "roles": [rule["role"] for rule in config["effects"]["roles"]],
@@ -63,19 +67,6 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "excluded": story.excluded.to_dict("records"),
         "versions": list(story.versions.itertuples(index=False, name=None)),
     }
-
-
-def count(number: float, noun: str) -> str:
-    """`1 draw`, `10 draws`."""
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"
-
-
-def recorded(run: Run, fact: str) -> str:
-    """What the run's stages recorded of a fact: one value, or all that they met."""
-    met: list[str] = []
-    for facts in run.provenance.values():
-        met += facts[fact] if isinstance(facts[fact], list) else [facts[fact]]
-    return ", ".join(dict.fromkeys(met))
 
 
 def lines_of(paragraph: str) -> str:

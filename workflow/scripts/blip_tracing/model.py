@@ -1,5 +1,6 @@
 """Load a checkpoint onto a device: the model as Hugging Face made it, and its picture processor."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from PIL import Image
 from transformers import BlipForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
-from blip_tracing.checkpoint import Checkpoint
-from blip_tracing.devices import claim_device, cuda_devices, lock_folder
+from blip_tracing.checkpoint import Checkpoint, check_checkpoint
+from blip_tracing.devices import claim_device, cuda_devices, lock_folder, slow_precision
 from blip_tracing.errors import InputError
+from blip_tracing.weights import count_tensors, refuse_wrong_tensors
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -45,7 +49,8 @@ def name_device(device: torch.device) -> str:
 def load_model(directory: str, device: torch.device, dtype: str) -> BlipForQuestionAnswering:
     """Load the checkpoint in `directory` for inference, in exact float32 arithmetic if float32.
 
-    Raises InputError when the directory is gone, as a Hub's cache may be.
+    Raises InputError when the directory is gone, as a Hub's cache may be, or when the library
+    would fill in tensors of its own, leave some out, or load numbers that are not finite.
     """
     if not Path(directory).is_dir():
         raise InputError(
@@ -55,19 +60,61 @@ def load_model(directory: str, device: torch.device, dtype: str) -> BlipForQuest
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     transformers_logging.disable_progress_bar()
-    model = BlipForQuestionAnswering.from_pretrained(
-        directory, dtype=getattr(torch, dtype), local_files_only=True
+    check_checkpoint(directory)
+    model, loading = _load(directory, dtype)
+    refuse_wrong_tensors(
+        directory,
+        missing=loading["missing_keys"],
+        unexpected=loading["unexpected_keys"],
+        misshapen={name: (there, here) for name, there, here in loading["mismatched_keys"]},
     )
+    _check_finite(model, directory)
     return model.to(device).eval()
+
+
+def _load(directory: str, dtype: str) -> tuple[BlipForQuestionAnswering, dict[str, Any]]:
+    try:
+        return BlipForQuestionAnswering.from_pretrained(
+            directory,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by the caller, in one line
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # the library raises what it likes, on what it cannot read
+        raise InputError(f"{directory}: cannot be loaded ({_one_line(error)})") from error
+
+
+def _check_finite(model: BlipForQuestionAnswering, directory: str) -> None:
+    wrong = [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]
+    if wrong:
+        raise InputError(
+            f"{directory}: NaN or infinite numbers are in {count_tensors(wrong)}, the first "
+            f"{wrong[0]}; give weights that are finite"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager
 def model_of(job: Any) -> Iterator[tuple[Checkpoint, BlipForQuestionAnswering]]:
-    """Load the model of a job (its `snakemake` object), holding its device while it is used."""
+    """Load the model of a job (its `snakemake` object), holding its device while it is used.
+
+    Raises InputError unless its files are those that the job's `model.json` records.
+    """
     use_threads(job.threads)
     checkpoint = Checkpoint.from_json(job.input.model)
+    checkpoint.check_unchanged(job.input.model)
     with use_device(job.config["device"], job.resources.get("jobs_per_gpu", 1)) as device:
-        yield checkpoint, load_model(checkpoint.directory, device, job.params.dtype)
+        if warning := slow_precision(device.type, job.params.dtype):
+            logger.warning(warning)
+        model = load_model(checkpoint.directory, device, job.params.dtype)
+        checkpoint.check_unchanged(job.input.model)  # nor while it was loaded
+        yield checkpoint, model
 
 
 def encode_pictures(
@@ -76,14 +123,27 @@ def encode_pictures(
     """Encode RGB pictures, one at a time, to the vision model's last states (S, D) each.
 
     The processor is the Pillow one, which the tutorial's numbers were made with.
+    Raises InputError when the directory's processor cannot be read, or makes pictures of a size
+    that the model was not made for.
     """
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    processor = BlipImageProcessorPil.from_pretrained(directory, local_files_only=True)
+    try:
+        processor = BlipImageProcessorPil.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # as above
+        reason = _one_line(error)
+        raise InputError(f"{directory}: its picture processor cannot be used ({reason})") from error
+    side = model.config.vision_config.image_size
     states = []
     with torch.inference_mode():
         for picture in pictures:
             pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+            if pixels.shape[-2:] != (side, side):  # the model would read a smaller one, wrongly
+                height, width = pixels.shape[-2:]
+                raise InputError(
+                    f"{directory}: its picture processor gives {height} × {width} pixels, its "
+                    f"model reads {side} × {side}; copy the processor of this model"
+                )
             encoded = model.vision_model(pixel_values=pixels.to(model.device, model.dtype))
             states.append(encoded.last_hidden_state[0])
     return states

@@ -6,13 +6,17 @@ import hashlib
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blip_tracing.errors import InputError
+from blip_tracing.files import check_file, read_record, sha256_of
 
+# How many times as long as thick a picture is shown at most.
+THINNEST = 40
 PICTURES_FOLDER = "results/pictures"
 # A URL's path can end in anything; only an ending that looks like a suffix is kept.
 PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
@@ -58,6 +62,38 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
             ) from error
 
 
+def check_answered(facts: Iterable[str], paths: Iterable[str]) -> None:
+    """Check that pictures are those that were answered about.
+
+    facts: those of the jobs that encoded them. Raises InputError naming the file that is not.
+    """
+    records = list(facts)
+    answered = {
+        picture_path(image): digest
+        for record in records
+        for image, digest in read_record(record, ["pictures"])["pictures"].items()
+    }
+    for path in paths:
+        if answered.get(path) != sha256_of([path]):
+            raise InputError(
+                f"{path}: is not the picture that was answered about (replaced since); put that "
+                f"one back, or delete {' and '.join(records)}, and the next run asks about this one"
+            )
+
+
+def small_picture(path: str | os.PathLike[str], side: int) -> Image.Image:
+    """A picture (`open_picture`) as reports show it: neither side longer than `side` pixels.
+
+    One that is thinner than THINNEST is drawn so thick, so that something of it can be seen.
+    """
+    picture = open_picture(path)
+    picture.thumbnail((side, side))
+    least = max(picture.size) // THINNEST
+    if min(picture.size) >= least:
+        return picture
+    return picture.resize((max(picture.width, least), max(picture.height, least)))
+
+
 def _as_shown(picture: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip to white
@@ -70,6 +106,7 @@ def _as_shown(picture: Image.Image) -> Image.Image:
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     try:
+        check_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+import tempfile
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,18 +18,35 @@ from typing import Any
 import pandas as pd
 import yaml
 from snakemake.logging import logger  # type: ignore[import-untyped]
-from snakemake.utils import validate  # type: ignore[import-untyped]
+from snakemake.utils import update_config, validate  # type: ignore[import-untyped]
 
-from blip_tracing.checkpoint import checkpoint_files, is_local, known_directory
+from blip_tracing.checkpoint import (
+    SETTINGS,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    check_checkpoint,
+    checkpoint_digests,
+    checkpoint_files,
+    is_local,
+    known_directory,
+)
+from blip_tracing.contents import content_digests
 from blip_tracing.errors import InputError
+from blip_tracing.files import check_file, read_bytes
 from blip_tracing.inputs import (
     check_against_checkpoint,
     check_config,
     check_pictures,
     load_sheet,
 )
+from blip_tracing.pictures import is_url
 from blip_tracing.run_lock import WRITTEN
 
+# Clocks of a network's disks differ by so much.
+SLACK_SECONDS = 60
+COMMAND_LINE = "--config"
+# Names that an error lists at most.
+LISTED = 8
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
@@ -44,33 +65,67 @@ def check_config_file(path: str | os.PathLike[str]) -> None:
 
     Raises InputError, `file, line: what is wrong; mend`.
     """
-    text = _read_text(path)
-    try:
-        keys = _load_once(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise InputError(
-            f"{os.fspath(path)}, line {mark.line + 1 if mark else 1}: is not YAML "
-            f"({' '.join(str(error.problem or error.context).split())}); mend the line"
-        ) from error
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        reason = " ".join(str(error).split())
-        raise InputError(f"{os.fspath(path)}: is not YAML ({reason}); mend it") from error
-    except ValueError as error:  # a date such as 2026-13-01, a number of thousands of digits
-        raise InputError(
-            f"{os.fspath(path)}: holds a value that YAML cannot read ({error}); mend it"
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{os.fspath(path)}: is nested too deeply; write it out flat") from error
-    if not isinstance(keys, dict):
+    if not isinstance(_load_once(_read_text(path), os.fspath(path)), dict):
         raise InputError(
             f"{os.fspath(path)}: holds no keys; begin with config/config.yaml, which holds all"
         )
 
 
+def read_overrides(read: Mapping[str, Any], entries: Sequence[str]) -> dict[str, Any]:
+    """What --config gives, by key, its groups and lists read as in a file.
+
+    read: the same as Snakemake read it, which takes every value inside a group for text.
+    entries: each `key=value` as it was given.
+    Raises InputError for an entry that is no YAML, or that would not reach a job as it is.
+    """
+    overrides: dict[str, Any] = {}
+    for entry in entries:
+        key, _, text = entry.partition("=")
+        if not _reaches_jobs(entry):
+            raise InputError(
+                f"{COMMAND_LINE} {entry}: would not reach a job as it is; put it in a file"
+            )
+        value = read[key]
+        if isinstance(value, (dict, list)):
+            value = _load_once(text, f"{COMMAND_LINE} {key}")
+        update_config(overrides, {key: value})
+    return overrides
+
+
+def _reaches_jobs(entry: str) -> bool:
+    """Whether a cluster's job gets an entry of --config: Snakemake gives its repr to a shell."""
+    quoted = repr(entry)
+    expanded = quoted.startswith('"') and re.search("[$`]", entry)
+    try:
+        return not expanded and shlex.split(quoted) == [entry]
+    except ValueError:  # quotes of both kinds
+        return False
+
+
+def _source(message: str, files: Sequence[object], overrides: Mapping[str, Any]) -> str:
+    """Where the keys that a message is about were given."""
+    given = " + ".join(map(str, files))
+    keys = [key for key in _dotted_keys(overrides) if _names(message, key)]
+    if any(message.startswith(key) for key in keys):
+        return COMMAND_LINE
+    return f"{given} + {COMMAND_LINE}" if keys else given
+
+
+def _dotted_keys(group: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    for name, value in group.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted_keys(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}"
+
+
+def _names(message: str, key: str) -> bool:
+    return re.search(rf"(?<![\w./]){re.escape(key)}(?![\w.]\w)", message) is not None
+
+
 def _read_text(path: str | os.PathLike[str]) -> str:
     with _read_faults():
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -80,12 +135,29 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         ) from error
 
 
-def _load_once(text: str) -> object:
-    """The content of a JSON or YAML text; YAMLError where a key is given twice."""
+def _load_once(text: str, source: str) -> object:
+    """The content of a JSON or YAML text; InputError where it is neither, or gives a key twice."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        pass
+    try:
         return yaml.load(text, Loader=_EachKeyOnce)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InputError(
+            f"{source}, line {mark.line + 1 if mark else 1}: is not YAML "
+            f"({' '.join(str(error.problem or error.context).split())}); mend the line"
+        ) from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source}: is not YAML ({reason}); mend it") from error
+    except ValueError as error:  # a date such as 2026-13-01, a number of thousands of digits
+        raise InputError(
+            f"{source}: holds a value that YAML cannot read ({error}); mend it"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{source}: is nested too deeply; write it out flat") from error
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -108,15 +180,24 @@ def config_schema() -> dict[str, Any]:
     return yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text(encoding="utf-8"))
 
 
-def read_inputs(config: dict[str, Any], files: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+def read_inputs(
+    config: dict[str, Any],
+    files: Sequence[str | os.PathLike[str]],
+    overrides: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
     """Check the configuration, fill in its defaults, and check and return the sheet.
 
-    files: those that the configuration was read from.
-    Raises InputError on the first fault, in one line that names the file.
+    files: those that the configuration was read from; overrides: what --config gave, with which
+    the configuration is brought up to date first.
+    Raises InputError on the first fault, in one line that names the file, or --config.
     """
     for path in files:
         check_config_file(path)
-    check_config(config, config_schema(), " + ".join(map(str, files)))
+    update_config(config, overrides or {})
+    try:
+        check_config(config, config_schema())
+    except InputError as error:
+        raise InputError(f"{_source(str(error), files, overrides or {})}: {error}") from error
     validate(config, str(SCHEMAS / "config.schema.yaml"))
     if config["model"]["name"].startswith("~"):
         config["model"]["name"] = str(Path(config["model"]["name"]).expanduser())
@@ -138,17 +219,80 @@ def check_named_files(config: dict[str, Any], sheet: pd.DataFrame) -> list[str]:
                 "it out to compare with nothing"
             )
         check_pictures(sheet, config["examples"])
+        # Read here, once: every job's own process finds them remembered.
+        content_digests({image: [image] for image in sheet["image"] if not is_url(image)})
         warnings = [
             f"{folder}: is read-only, so nothing can be made there"
             for folder in WRITTEN
             if Path(folder).exists() and not os.access(folder, os.W_OK)
         ]
+        if Path(config["model"]["name"]).is_file():
+            raise InputError(
+                f"model.name: {config['model']['name']} is a file; give the checkpoint's directory"
+            )
         directory = known_directory(**config["model"])
         if not directory:
             return warnings
+        for name in (*SETTINGS, *WEIGHTS, *map(WEIGHTS_INDEX.format, WEIGHTS)):
+            if (path := Path(directory) / name).exists():
+                check_file(path)
         if is_local(config["model"]["name"]):
-            checkpoint_files(directory)
+            if re.search("[{}]", directory):
+                raise InputError(
+                    f"model.name: Snakemake takes {{ and }} in {directory} for wildcards; rename it"
+                )
+            checkpoint_digests(directory)
+        check_checkpoint(directory)
         return warnings + check_against_checkpoint(config, sheet, directory, config["examples"])
+
+
+def check_clock(config: dict[str, Any], sheet: pd.DataFrame) -> None:
+    """Check that no file is dated ahead of the clock, as all are once it is set back.
+
+    Snakemake deletes what a job wrote when an input is dated later, at the end of the job's work.
+    The clock is that of the disk that the results lie on.
+    Raises InputError naming the first such file.
+    """
+    with tempfile.TemporaryFile(dir=WRITTEN[0]) as file:
+        now = os.fstat(file.fileno()).st_mtime
+    given = {image for image in sheet["image"] if not is_url(image)}
+    if is_local(config["model"]["name"]):
+        given.update(checkpoint_files(config["model"]["name"]))
+    if config["published"]:
+        given.add(config["published"])
+    made = [path for folder in WRITTEN for path in Path(folder).rglob("*") if path.is_file()]
+    ahead = {
+        str(path): dated
+        for path in [*sorted(given), *sorted(made)]
+        if (dated := Path(path).stat().st_mtime) > now + SLACK_SECONDS
+    }
+    if ahead:
+        path, dated = next(iter(ahead.items()))
+        others = f", as are {len(ahead) - 1} other files" if len(ahead) > 1 else ""
+        raise InputError(
+            f"{path}: is dated {datetime.fromtimestamp(dated):%Y-%m-%d %H:%M}, ahead of the clock"
+            f"{others}; set the clock right, or date what is ahead anew with `touch`"
+        )
+
+
+class Known(dict[str, Any]):
+    """What the configuration has under each value of a wildcard.
+
+    A value that it does not have, as a file asked for on the command line may, ends Snakemake in
+    one line that names those which it has.
+    """
+
+    def __init__(self, wildcard: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.wildcard = wildcard
+
+    def __missing__(self, value: str) -> Any:
+        listed = ", ".join(list(self)[:LISTED]) + (", …" if len(self) > LISTED else "")
+        with ending_in_one_line():
+            raise InputError(
+                f"a file asked for is of {self.wildcard} {value!r}, which this configuration "
+                f"does not have; known are {listed or 'none'}"
+            )
 
 
 @contextmanager

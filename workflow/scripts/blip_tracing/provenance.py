@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from blip_tracing.checkpoint import Checkpoint
-from blip_tracing.files import digests, written_whole
+from blip_tracing.files import digests, read_record, written_whole
 
 PACKAGES = ("torch", "transformers", "pyvene", "tokenizers", "numpy", "pandas", "pyarrow", "pillow")
 
@@ -30,6 +30,7 @@ def describe_job(
         "revision": checkpoint.revision,
         "commit": checkpoint.commit,
         "weights_sha256": checkpoint.weights_sha256,
+        "settings_sha256": checkpoint.settings_sha256,
         "device": device,
         "dtype": dtype,
         "code": code,
@@ -51,10 +52,7 @@ def merge_facts(paths: Iterable[str], files: Iterable[str]) -> dict[str, Any]:
 
     files: what was made of theirs, whose digests take the place of theirs.
     """
-    records = []
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            records.append(json.load(file))
+    records = [read_record(path, ["files"]) for path in paths]
     merged = {key: unite([record.get(key) for record in records]) for key in records[0]}
     return {**merged, "files": digests(files)}
 

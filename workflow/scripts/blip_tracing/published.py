@@ -5,6 +5,7 @@ Light enough to run while the Snakefile is parsed, so that a wrong table stops b
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip_tracing.errors import InputError
+from blip_tracing.files import read_bytes
 
 # What a row is of, beside its value.
 KEYS = (
@@ -78,13 +80,18 @@ def read_published(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     name = os.fspath(path)
     try:
-        table = pd.read_csv(name, dtype=str, keep_default_na=False, encoding="utf-8")
+        content = io.BytesIO(read_bytes(name))
+        table = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(
             f"{name}: there is no such file; mend published in the config, or leave it empty"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be read as CSV ({error})") from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise InputError(
+            f"{name}: cannot be read as CSV ({reason}); give a table like those in "
+            "resources/published"
+        ) from error
     if missing := [column for column in COLUMNS if column not in table]:
         raise InputError(f"{name}: has no column {missing[0]}; its columns are {_listed(COLUMNS)}")
     table = table[list(COLUMNS)]

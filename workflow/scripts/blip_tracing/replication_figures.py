@@ -18,10 +18,12 @@ from plotnine import (
     element_blank,
     element_line,
     facet_wrap,
+    geom_blank,
     geom_density,
     geom_point,
     geom_rect,
     geom_segment,
+    geom_text,
     geom_violin,
     geom_vline,
     ggplot,
@@ -34,30 +36,25 @@ from plotnine import (
     theme,
 )
 
-from blip_tracing.figures import (
-    BLUE,
-    FACET_GAP,
-    HAIRLINE,
-    INK,
-    ORANGE,
-    look,
-    maps,
-    ordered,
-    pair_of,
-    position_labels,
-    printable,
-    rows_of,
-    titled_frame,
-)
+from blip_tracing.figures import FACET_GAP, TICK_SIZE, look, maps, ordered, titled_frame
+from blip_tracing.palette import BLUE, HAIRLINE, INK, ORANGE
 from blip_tracing.replication import DIFFERS, OUTSIDE, SHIFTED, Tables, draws_of, redrawn
+from blip_tracing.words import pair_of, position_labels, printable, rows_of
 
 PUBLISHED, RUN = "published", "this run"
+NONE_OF_IT = "this run has none of it"
 # Blue where the run is below what was published, red where it is above, white between.
 DIFFERENCES = "RdBu_r"
 STEPS = 4
 # A map of differences no larger than this is white, not a map of rounding.
 LEAST_SCALE = 0.01
 PREDICTED = 2000
+# No facet's axis is shorter, nor leaves less of it beside what it shows.
+LEAST_RANGE, MARGIN = 0.01, 0.08
+# How many ticks to ask for, in turn, until two are not too near the ends.
+FEW = (4, 5, 6, 8)
+# Where a facet has its bar and dot, and its words; its density is 1 at most.
+BAR, WORDS = 0.05, 0.5
 
 Draw = Callable[[pd.DataFrame, Tables, str], ggplot]
 
@@ -150,15 +147,24 @@ def noise_means(compared: pd.DataFrame, run: Tables, example: str) -> ggplot:
     shade = geom_density(
         aes("p", after_stat("scaled")), data=predicted, fill=BLUE, color="none", alpha=0.3
     )
+    there = rows.dropna(subset="low")
+    lacking = rows[rows["low"].isna()].assign(
+        # Beside the line, on its wider side.
+        middle=lambda part: part["published"].map(lambda p: (p + (0 if p > 0.5 else 1)) / 2)
+    )
     return (
         ggplot(rows)
+        + geom_blank(aes("p"), data=_frames(rows, predicted))
         + ([] if predicted.empty else [shade])
-        + geom_segment(
-            aes("low", 0, xend="high", yend=0), data=rows.dropna(subset="low"), color=BLUE, size=1.4
+        + geom_segment(aes("low", BAR, xend="high", yend=BAR), data=there, color=BLUE, size=1.4)
+        # An interval of no length has a bar of none.
+        + geom_point(aes("reproduced", BAR), data=there, color=BLUE, size=1.9)
+        + geom_text(
+            aes("middle", WORDS), data=lacking, label="not in\nthis run", color=INK, size=TICK_SIZE
         )
         + geom_vline(aes(xintercept="published"), color=ORANGE, size=0.8)
         + facet_wrap("strip", ncol=columns, scales="free_x")
-        + scale_x_continuous(breaks=_inner_breaks, labels=_round, minor_breaks=[])
+        + scale_x_continuous(breaks=_inner_breaks, labels=_round, minor_breaks=[], expand=(0.03, 0))
         + scale_y_continuous(breaks=[], limits=(0, 1.05), expand=(0.03, 0))
         + labs(x=f"mean p({_token(rows)})", y="")
         + look()
@@ -166,7 +172,7 @@ def noise_means(compared: pd.DataFrame, run: Tables, example: str) -> ggplot:
             0.6 + 1.65 * columns,
             0.5 + 1.25 * math.ceil(len(strips) / columns),
             title=f"{pair.example}: mean p({_token(rows)}) over all cells, by noise level",
-            subtitle=["line: published", *_explained(predicted, "bar")],
+            subtitle=["line: published", *_explained(predicted, "dot: its mean, bar")],
         )
         + theme(panel_grid=element_blank(), panel_spacing=FACET_GAP / (1.65 * columns))
     )
@@ -191,6 +197,9 @@ def iteration_means(compared: pd.DataFrame, run: Tables, example: str) -> ggplot
         data=one.dropna(subset="low"),
         inherit_aes=False,
         fill=BLUE,
+        # Outlined, so that an interval of no length is a line.
+        color=BLUE,
+        size=0.2,
         alpha=0.12,
     )
     shade = geom_violin(data=predicted, width=0.9, fill=BLUE, color="none", alpha=0.3)
@@ -202,7 +211,7 @@ def iteration_means(compared: pd.DataFrame, run: Tables, example: str) -> ggplot
         + scale_x_continuous(
             breaks=[left, *samples], labels=["predicted", *map(str, samples)], minor_breaks=[]
         )
-        + scale_y_continuous(minor_breaks=[])
+        + scale_y_continuous(breaks=_probabilities, minor_breaks=[])
         + scale_color_manual(values=[ORANGE, BLUE], limits=[PUBLISHED, RUN])
         + scale_shape_manual(values=["D", "o"], limits=[PUBLISHED, RUN])
         + labs(x="published iteration", y=f"mean p({_token(rows)})")
@@ -253,7 +262,10 @@ def noise_cells(compared: pd.DataFrame, run: Tables, example: str) -> ggplot:
             width,
             0.6 + 1.35 * math.ceil(len(strips) / columns),
             title=f"{pair.example}: p({_token(rows)}) of all restored cells, by noise level",
-            subtitle=["cumulative: the share of cells whose probability is at most p"],
+            subtitle=[
+                "cumulative: the share of cells whose probability is at most p",
+                *([] if (cells["of"] == RUN).any() else [NONE_OF_IT]),
+            ],
         )
         + theme(
             panel_grid_major=element_line(color=HAIRLINE, size=0.4),
@@ -314,11 +326,43 @@ def _scale(differences: pd.Series) -> list[float]:
     return [round(step * top / STEPS, digits + 1) for step in range(-STEPS, STEPS + 1)]
 
 
+def _frames(rows: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Both ends of each facet's axis, as rows of `strip` and `p`.
+
+    They hold all that the facet shows, and are probabilities. Where the run has nothing to show
+    beside the published mean they are 0 and 1.
+    """
+    parts = []
+    for strip, part in rows.groupby("strip", observed=True):
+        shown = pd.concat(
+            [
+                part[["published", "low", "high", "reproduced"]].stack(),
+                predicted.loc[predicted["strip"] == strip, "p"],
+            ]
+        )
+        low, high = (0.0, 1.0) if part["low"].isna().all() else (shown.min(), shown.max())
+        margin = max(MARGIN * (high - low), (LEAST_RANGE - (high - low)) / 2)
+        ends = np.clip([low - margin, high + margin], 0, 1)
+        parts.append(pd.DataFrame({"strip": strip, "p": ends}))
+    frames = pd.concat(parts)
+    return frames.assign(strip=ordered(frames["strip"], list(rows["strip"])))
+
+
+def _probabilities(limits: tuple[float, float]) -> list[float]:
+    """A few round numbers, all of them probabilities."""
+    return [tick for tick in breaks_extended(5)(limits) if 0 <= tick <= 1]
+
+
 def _inner_breaks(limits: tuple[float, float]) -> list[float]:
-    """A few round numbers, none so near an end that it meets the next facet's."""
+    """Two round numbers or a few, none so near an end that it meets the next facet's."""
     low, high = limits
     margin = 0.12 * (high - low)
-    return [tick for tick in breaks_extended(4)(limits) if low + margin < tick < high - margin]
+    low, high = max(0, low) + margin, min(1, high) - margin
+    for number in FEW:
+        ticks = [tick for tick in breaks_extended(number)(limits) if low < tick < high]
+        if len(ticks) > 1:
+            break
+    return ticks
 
 
 def _round(ticks: list[float]) -> list[str]:
@@ -338,7 +382,7 @@ def _missing(cells: pd.DataFrame) -> list[str]:
 
 def _explained(predicted: pd.DataFrame, interval: str) -> list[str]:
     if predicted.empty:
-        return ["this run has none of it"]
+        return [NONE_OF_IT]
     return [f"shaded: where this run’s draws predict it; {interval}: 95 % of that"]
 
 

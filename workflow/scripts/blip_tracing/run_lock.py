@@ -32,7 +32,7 @@ def begin_run(folder: Path) -> str:
     """Make this process the one that runs jobs in `folder`, until it ends, however it ends.
 
     What killed jobs left half-written is removed, and jobs that outlived their run can no longer
-    write (`files.written_whole`).
+    begin (`common.smk`, `logs.log_to`) or write (`files.written_whole`).
     Returns a warning, of one line, where the file system knows no locks, else "".
     Raises InputError when another run is at work in the folder, or a folder cannot be written to.
     """
@@ -45,10 +45,14 @@ def begin_run(folder: Path) -> str:
     return warning
 
 
-def run_is_over() -> bool:
-    """Whether the run that started this job has died, and another has begun in its folder."""
+def stop_when_over(what: str) -> None:
+    """End what a job is about to do once its run has died and another has begun in its folder.
+
+    Raises InputError, `what: its run was killed, another has begun`.
+    """
     run, _, record = os.environ.get(RUN, "").partition("@")
-    return bool(run) and Path(record).is_file() and Path(record).read_text() != run
+    if run and Path(record).is_file() and Path(record).read_text() != run:
+        raise InputError(f"{what}: its run was killed, another has begun")
 
 
 def _lock(folder: Path) -> str:

@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset as ds
 
-from blip_tracing.files import read_json
+from blip_tracing.files import read_record
 from blip_tracing.story import Run
 from blip_tracing.tables import PARQUET, read_table
 
 # A row a cell: of a large sheet these are not read whole.
 OF_SHOWN_EXAMPLES = ("patching", "tracing", "effects")
 CONTROLS = "controls"
+# A control vouches for something only where a fault would be far beyond what is tolerated.
+TELLING = 10
 
 
 def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run:
@@ -39,29 +41,32 @@ def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run
         overrides=params.overrides,
         pictures=params.pictures,
         tables=tables,
-        provenance={stage_of(path): read_json(path) for path in facts},
+        provenance={stage_of(path): read_record(path, ["files"]) for path in facts},
     )
 
 
 def count_controls(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Count a table of controls: experiment, control, checked, largest (difference, or NaN).
+    """Count a table of controls: experiment, control, checked, idle, effect, largest.
 
-    Reads three columns, since the nulls of a large sheet are millions of rows.
+    checked: its runs; idle: those that could not have failed, since a fault would have moved no
+    probability by TELLING times the tolerance; effect: by how much it would, the median; largest:
+    difference. All but checked are missing where no outcome is known.
+    Reads five columns, since the nulls of a large sheet are millions of rows.
     """
-    keys = ["experiment", "control"]
+    keys, numbers = ["experiment", "control"], ["difference", "tolerance", "effect"]
     # Guessed types would go wrong: the control "null" is a word, and it has no difference.
-    types = {**dict.fromkeys(keys, pa.string()), "difference": pa.float64()}
+    types = {**dict.fromkeys(keys, pa.string()), **dict.fromkeys(numbers, pa.float64())}
     csv = ds.CsvFileFormat(convert_options=pa.csv.ConvertOptions(column_types=types))
     kind: Any = "parquet" if Path(path).suffix == PARQUET else csv
-    rows = ds.dataset(path, format=kind).to_table([*keys, "difference"])
-    known = pc.if_else(pc.is_nan(rows["difference"]), None, rows["difference"])
-    counted = (
-        rows.set_column(2, "difference", known)
-        .group_by(keys, use_threads=False)
-        .aggregate([([], "count_all"), ("difference", "max")])
-        .to_pandas()
+    rows = ds.dataset(path, format=kind).to_table([*keys, *numbers])
+    counted = rows.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pandas()
+    known = rows.filter(pc.is_finite(rows["difference"])).to_pandas()
+    known["idle"] = known["effect"] < TELLING * known["tolerance"]
+    outcomes = known.groupby(keys).agg(
+        idle=("idle", "sum"), effect=("effect", "median"), largest=("difference", "max")
     )
-    return counted.rename(columns={"count_all": "checked", "difference_max": "largest"})
+    counted = counted.rename(columns={"count_all": "checked"}).join(outcomes, on=keys)
+    return counted.astype({"idle": "Int64"})
 
 
 def stage_of(path: str) -> str:

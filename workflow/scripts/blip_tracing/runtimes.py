@@ -42,9 +42,9 @@ LARGEST = 100
 def by_rule(runtimes: pd.DataFrame) -> pd.DataFrame:
     """What the jobs of each rule took, the longest rule first.
 
-    runtimes: the table, a row a job. Index rule; columns device, jobs, measured (those that left
-    a benchmark), seconds and cpu_seconds (sums), share (of all rules' seconds), longest (seconds)
-    and memory_mib (the highest), missing where nothing was measured.
+    runtimes: the table, a row a job. Index rule; columns device, jobs, measured (those of
+    which it is known), seconds and cpu_seconds (sums), share (of all rules' seconds), longest
+    (seconds) and memory_mib (the highest), missing where nothing was measured.
     """
     rules = runtimes.groupby("rule").agg(
         device=("device", lambda names: ", ".join(sorted(set(names)))),

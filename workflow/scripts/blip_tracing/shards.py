@@ -12,7 +12,7 @@ from safetensors import safe_open
 from blip_tracing.checkpoint import Checkpoint
 from blip_tracing.engine import ResumableBlip
 from blip_tracing.experiments import Batch, examples_a_batch, in_batches
-from blip_tracing.files import check_files
+from blip_tracing.files import MODEL, check_files, check_one_model, read_record
 from blip_tracing.model import model_of, name_device
 from blip_tracing.progress import Progress
 from blip_tracing.tables import read_table, sort_examples
@@ -34,7 +34,12 @@ class LoadedModel:
 
 @contextmanager
 def open_model(job: Any) -> Iterator[LoadedModel]:
-    """Make a job's model resumable, holding its device while it is used."""
+    """Make a job's model resumable, holding its device while it is used.
+
+    Raises InputError unless what the job begins from was made by the model that it loads.
+    """
+    facts = [job.input.model, *job.input.facts]
+    check_one_model({path: read_record(path, MODEL) for path in facts})
     with model_of(job) as (checkpoint, blip):
         yield LoadedModel(checkpoint, ResumableBlip(blip), name_device(blip.device))
 
@@ -92,17 +97,22 @@ class CleanRuns:
         """The clean runs of rows that are alike in length and in having an unrelated example."""
         images = [read_image(self.files.images, row["image"], self.model.device) for row in rows]
         examples = [row["example"] for row in rows]
-        states = {
-            role: torch.stack([self._states_of(example, role) for example in examples])
-            for role in self.roles
-        }
+        states, logits = (
+            {
+                role: torch.stack([self._tensor(name(example, role)) for example in examples])
+                for role in self.roles
+            }
+            for name in (states_of, logits_of)
+        )
         if examples[0] in self.unrelated:
             tokens = states["base"].shape[2]
-            others = [self._states_of(self.unrelated[example], "base") for example in examples]
+            others = [
+                self._tensor(states_of(self.unrelated[example], "base")) for example in examples
+            ]
             states["unrelated"] = torch.stack([fit_length(other, tokens) for other in others])
         ids = [[self.answer_ids[example, role] for role in ROLES] for example in examples]
         memory = self.model.read_images(torch.stack(images), self.first_layer)
-        return Batch(examples, memory, states, torch.tensor(ids))
+        return Batch(examples, memory, states, logits, torch.tensor(ids))
 
     def _alike(self) -> list[list[Row]]:
         groups: dict[tuple[int, bool], list[Row]] = {}
@@ -118,12 +128,21 @@ class CleanRuns:
         image = read_image(self.files.images, self.rows[0]["image"], torch.device("cpu"))
         return image.shape[0]
 
-    def _states_of(self, example: str, role: str) -> torch.Tensor:
-        name = f"{example}/{role}"
+    def _tensor(self, name: str) -> torch.Tensor:
         for file in self.states:
             if name in file.keys():  # noqa: SIM118 (the reader is no mapping)
                 return file.get_tensor(name)
-        raise KeyError(f"{name}: no shard holds its states")
+        raise KeyError(f"{name}: no shard holds it")
+
+
+def states_of(example: str, role: str) -> str:
+    """What a clean run's states (L + 1, T, D) are called in its shard's file."""
+    return f"{example}/{role}"
+
+
+def logits_of(example: str, role: str) -> str:
+    """What a clean run's logits (V,) of the first answer token are called there."""
+    return f"{example}/{role}/logits"
 
 
 def fit_length(states: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Words and numbers that a reader sees are made here, so that the page and the supplement say the
 same. Nothing here is HTML or LaTeX: renderers escape what they show. Text holds only letters that
-the figures' font has (`figures.printable`).
+the figures' font has (`words.printable`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,24 @@ import pandas as pd
 import yaml
 
 from blip_tracing.effects import CLEAN, FLOOR, PATCHING, TRACING
-from blip_tracing.figures import CLEAN_RUN, Pair, pair_of, position_labels, printable
 from blip_tracing.statistics import FEWEST_RESAMPLED, mean_intervals
+from blip_tracing.words import (
+    CLEAN_RUN,
+    NOTHING_RESTORED,
+    Pair,
+    how_many,
+    pair_of,
+    position_labels,
+    printable,
+    signed,
+    with_interval,
+)
 
 SIGNIFICANT = 0.05
 MARK = "○"
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 # What every map's table of cells holds; columns beside these are shown of a cell as they are.
 CELLS = ["layer", "place", "label", "value", "low", "high", "marked"]
-NOTHING_RESTORED = "nothing restored"
 RUNNERS_UP = 2
 LEAST_SHOWN = 0.001
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -126,9 +135,10 @@ class Story:
     findings: one sentence each. methods: what the experiments are. facts: fact, value. averages:
     maps over roles. means: run, noise_level (NaN for the clean run), mean, low, high, examples,
     draws; empty where nothing was traced. verdicts: quantity, compared, agree, expected, verdict,
-    where; or None. controls: experiment, control, meaning, checked, largest (NaN where no outcome
-    is known). excluded: experiment, reason, examples, rows. versions: package, version. config:
-    text of a configuration file that gives the run again.
+    where; or None. controls: experiment, control, meaning, checked, idle (those of them that could
+    not have failed), effect, largest (these missing where no outcome is known). excluded:
+    experiment, reason, examples, rows. versions: package, version. config: text of a configuration
+    file that gives the run again.
     """
 
     title: str
@@ -193,11 +203,11 @@ def list_facts(run: Run) -> pd.DataFrame:
     answers = run.tables["answers"]
     count = answers["example"].nunique()
     shown = "" if count == len(run.pictures) else f"; the first {len(run.pictures)} shown here"
-    commit = _recorded(run, "commit")
+    commit = recorded(run, "commit")
     facts = {
-        "model": _recorded(run, "model"),
+        "model": recorded(run, "model"),
         "commit": commit or "none: a local directory, known by its weights",
-        "weights": f"sha256 {_recorded(run, 'weights_sha256')}",
+        "weights": f"sha256 {recorded(run, 'weights_sha256')}",
         "examples": f"{count}, from {run.config['examples']}{shown}",
         "patching": _listed(patching["sites"]) or "none",
         "tracing": _listed(tracing["sites"]) or "none",
@@ -208,7 +218,7 @@ def list_facts(run: Run) -> pd.DataFrame:
             "noise draws": f"{tracing['samples']} at each level",
             "seed": f"{tracing['seed']}",
         }
-    facts["ran on"] = f"{_recorded(run, 'device')}, {_recorded(run, 'dtype')}"
+    facts["ran on"] = f"{recorded(run, 'device')}, {recorded(run, 'dtype')}"
     return pd.DataFrame({"fact": facts.keys(), "value": map(printable, facts.values())})
 
 
@@ -237,8 +247,8 @@ def command_of(run: Run) -> str:
     return shlex.join(words)
 
 
-def _recorded(run: Run, fact: str) -> str:
-    """What the stages recorded of a fact: one value, or those that they met."""
+def recorded(run: Run, fact: str) -> str:
+    """What the stages recorded of a fact: one value, or all that they met; "" for none."""
     values = [value for facts in run.provenance.values() for value in _each(facts.get(fact))]
     return _listed(dict.fromkeys(str(value) for value in values if value))
 
@@ -369,7 +379,7 @@ def _means_caption(means: pd.DataFrame) -> str:
         return ""
     noisy = means[means["noise_level"].notna()]
     examples, draws = int(noisy["examples"].max()), int(noisy["draws"].max())
-    over = f"{_count(examples, 'example')} and {_count(draws, 'noise draw')}"
+    over = f"{how_many(examples, 'example')} and {how_many(draws, 'noise draw')}"
     return (
         f"Mean p(base answer) over {over}, and over all restored places, by noise level σ. "
         f"Bars and brackets: 95 % intervals {_interval_method(examples)}."
@@ -543,8 +553,8 @@ def _maps_caption(run: Run) -> str:
 
 
 def list_controls(run: Run) -> pd.DataFrame:
-    """experiment, control, meaning, checked, largest: as counted, in words."""
-    columns = ["experiment", "control", "meaning", "checked", "largest"]
+    """experiment, control, meaning, checked, idle, effect, largest: as counted, in words."""
+    columns = ["experiment", "control", "meaning", "checked", "idle", "effect", "largest"]
     if "controls" not in run.tables:
         return pd.DataFrame(columns=columns)
     counted = run.tables["controls"]
@@ -557,7 +567,10 @@ def _controls_caption(controls: pd.DataFrame) -> str:
     return (
         "Every job runs these controls beside its results. Largest difference: the farthest, in "
         "probability, that any of them came out from what must come out. A job whose control "
-        "fails stops, and its results are not used."
+        "fails stops, and its results are not used. Effect: how far off a run would have been had "
+        "no state been put in, or, where a state is replaced by itself, had the other run’s been "
+        "put in; the median. A run where that is less than ten times what is tolerated could not "
+        "fail, and vouches for nothing."
     )
 
 
@@ -625,11 +638,7 @@ def _findings(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -
             f"{change}, {f'mean over {count} examples' if count > 1 else 'in the one example'}."
         )
     if not controls.empty:
-        known = controls[controls["largest"].notna()]
-        yield (
-            f"All {known['checked'].sum():,} control runs whose outcome is known gave it, to "
-            f"within {known['largest'].max():.1g} in probability."
-        )
+        yield _vouched(controls)
     if verdicts is not None:
         judged = verdicts[verdicts["verdict"].isin(["agrees", "differs"])]
         yield (
@@ -638,19 +647,28 @@ def _findings(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -
         )
 
 
+def _vouched(controls: pd.DataFrame) -> str:
+    """What the controls show: nothing is claimed of those that could not have failed."""
+    known = controls[controls["largest"].notna()]
+    checked, idle = int(known["checked"].sum()), int(known["idle"].sum())
+    if idle == checked:
+        return (
+            f"None of the {checked:,} control runs whose outcome is known could have failed here: "
+            "a fault would have changed next to nothing, so they vouch for nothing."
+        )
+    if idle:
+        return (
+            f"All {checked - idle:,} control runs that could have failed gave their known outcome, "
+            f"to within {known['largest'].max():.1g} in probability; {idle:,} more could not have "
+            "failed here and vouch for nothing."
+        )
+    return (
+        f"All {checked:,} control runs whose outcome is known gave it, to within "
+        f"{known['largest'].max():.1g} in probability."
+    )
+
+
 # ---- words -------------------------------------------------------------------------------------
-
-
-def with_interval(mean: float, low: float, high: float) -> str:
-    """`+0.412 (+0.301 to +0.523)`; without the brackets where there is no interval."""
-    return signed(mean) if np.isnan(low) else f"{signed(mean)} ({signed(low)} to {signed(high)})"
-
-
-def signed(value: float) -> str:
-    """`+0.412`, `−0.412`, `0.000`; nothing for NaN."""
-    if np.isnan(value):
-        return ""
-    return f"{round(value, 3):+.3f}".replace("-", "−") if round(value, 3) else "0.000"
 
 
 def _experiments(run: Run) -> Iterator[tuple[str, str]]:
@@ -693,7 +711,3 @@ def _p(value: float) -> str:
     if np.isnan(value):
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"

@@ -76,6 +76,44 @@ def answer_token_id(tokenizer: Tokenizer, answer: str) -> int:
     return encoding.ids[0]
 
 
+def token_name(tokenizer: Tokenizer, token_id: int) -> str:
+    """The token of an id, or `[id 30523]` where the tokenizer has no word for it."""
+    return tokenizer.id_to_token(token_id) or f"[id {token_id}]"
+
+
+def check_vocabulary(
+    tokenizer: Tokenizer, vocabulary: int, start: int, directory: str | os.PathLike[str]
+) -> list[str]:
+    """Check that the tokenizer's ids are the model's; vocabulary: how many words the model has.
+
+    The model may have more at the end, as when its embedding was padded: an answer is then shown
+    by its id (`token_name`), and a one-line warning is returned. BLIP's own two, [DEC] (`start`)
+    and [ENC] after it, need no word.
+    Raises InputError when the tokenizer has a word that the model has not, or none for an id
+    before its last.
+    """
+    ids = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
+    count, last = len(ids), max(ids, default=-1)
+    mend = "copy the tokenizer of this model"
+    if last >= vocabulary:
+        raise InputError(
+            f"{os.fspath(directory)}: its tokenizer has {ids[last]!r} as number {last:,}, but the "
+            f"model has {vocabulary:,} words, counted from 0; {mend}"
+        )
+    holes = [token_id for token_id in range(last) if not ids.get(token_id)]
+    if holes:
+        raise InputError(
+            f"{os.fspath(directory)}: its tokenizer has no word for {len(holes):,} of the model's "
+            f"{vocabulary:,}, the first number {holes[0]:,}; {mend}"
+        )
+    if set(range(last + 1, vocabulary)) <= {start, start + 1}:
+        return []
+    return [
+        f"{os.fspath(directory)}: its tokenizer has {count:,} words, the model {vocabulary:,}; "
+        f"answers beyond are shown by number, as [id {vocabulary - 1}]"
+    ]
+
+
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
