@@ -6,7 +6,7 @@ PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 
-.PHONY: run supplement readme test check benchmark clean
+.PHONY: run supplement study manual readme test check benchmark clean
 
 run: .venv/run.stamp
 	$(BIN)/snakemake --cores $(CORES)
@@ -14,9 +14,17 @@ run: .venv/run.stamp
 supplement: .venv/run.stamp
 	$(BIN)/snakemake --cores $(CORES) reports/supplement.zip
 
+# A folder of its own for a study: make study NAME=../my-study
+study: .venv/run.stamp
+	$(BIN)/python workflow/scripts/make_study.py '$(NAME)'
+
+# What derives from the configuration's classes: the schema, and the manual's tables.
+manual: .venv/run.stamp
+	$(BIN)/python workflow/scripts/write_manual.py
+
 # The README's figure, from the default run.
 readme: run
-	cp reports/figures/patching_block_input_animal_shirt.png resources/readme/patching.png
+	cp reports/figures/patching/answers_encoder.block_input_animal_shirt.png resources/readme/patching.png
 
 test: check
 	$(BIN)/pytest
@@ -25,7 +33,8 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy workflow/scripts benchmarks tests resources
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	PYTHONPATH=workflow/scripts $(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 
 benchmark: .venv/run.stamp

@@ -23,37 +23,46 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
-from blip_tracing.checkpoint import read_architecture
-from blip_tracing.project import copy_project
+from project import copy_project
+
+from blip_tracing.given.checkpoint import read_architecture
+from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS
+from blip_tracing.vocabulary.experiment import BASE, SOURCE
+from blip_tracing.vocabulary.tables import NULL
 
 CHECKPOINT = "resources/miniature/checkpoint"
 SCENES = "scenes"
 SHEET = "config/scenes.tsv"
 CONFIG = "config/scenes.yaml"
-SITES = ["block_input", "block_output"]
+SITES = ["encoder.block_input", "encoder.block_output"]
 NOISE_LEVELS = [0.1, 0.5, 1, 2, 5, 10, 20]
 # "what is the color of the animal": nine tokens with [CLS] and [SEP], as in the tutorial.
 WORDS = 7
 # The miniature answers one question in a hundred wrongly, and its scene is then left out.
 SCENES_AN_EXAMPLE = 1.05
 PLANS = 3
-# All that an intervention's result is a row of.
-MEASURED = ("patching", "tracing")
+NOISY = "noisy"
+EXPERIMENTS = {
+    "patching": {"receiver": BASE, "donor": SOURCE, "sites": SITES},
+    "tracing": {"receiver": NOISY, "donor": BASE, "sites": SITES},
+}
 
 
-def configuration(layers: int, device: str) -> dict:
-    """What is measured: everything that the workflow can, in few and large jobs."""
+def configuration(layers: dict[str, int], device: str) -> dict:
+    """What is measured, in few and large jobs; layers: of each tower."""
+    noise = {"kind": "gaussian", "at": QUESTION_EMBEDDINGS, "levels": NOISE_LEVELS, "draws": 10}
     return {
         "model": {"name": CHECKPOINT, "layers": layers},
         "device": device,
         "examples": SHEET,
         "shard_size": 64,
-        "layers_per_job": layers,
+        "layers_per_job": layers["encoder"],
         "noise_levels_per_job": len(NOISE_LEVELS),
-        "patching": {"sites": SITES},
-        "tracing": {"sites": SITES, "noise_levels": NOISE_LEVELS, "samples": 10},
+        "runs": {NOISY: {"of": BASE, "corrupt": noise}},
+        "experiments": EXPERIMENTS,
         "tables": {"format": "parquet"},
         "report": {"draws_at": 2},
     }
@@ -87,7 +96,9 @@ def prepare(project: Path, examples: int, device: str) -> dict[str, float]:
         f"drawing {scenes:,} scenes": seconds(project, *drawing),
         "making the sheet": seconds(project, *sheet),
     }
-    layers = read_architecture(project / CHECKPOINT).text.layers
+    model = read_architecture(project / CHECKPOINT)
+    text, vision = model.text.layers, model.vision.layers
+    layers = {"encoder": text, "decoder": text, "vision": vision}
     content = yaml.safe_dump(configuration(layers, device))
     (project / CONFIG).write_text(content, encoding="utf-8")
     return times
@@ -103,9 +114,9 @@ def snakemake(project: Path, cores: int, *arguments: str) -> float:
 
 def count_interventions(tables: Path) -> dict[str, int]:
     """Rows of results and of null controls, each of which is an intervention and its run."""
-    counts = {name: ds.dataset(tables / f"{name}.parquet").count_rows() for name in MEASURED}
-    null = pc.field("control") == "null"
-    return counts | {"null": ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
+    counts = {name: ds.dataset(tables / f"{name}.parquet").count_rows() for name in EXPERIMENTS}
+    null = pc.field("control") == NULL
+    return counts | {NULL: ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
 
 
 def describe_jobs(jobs: pd.DataFrame) -> str:

@@ -32,17 +32,17 @@ from transformers import BlipConfig, BlipForQuestionAnswering, BlipTextConfig, B
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
-from blip_tracing.engine import INPUT_HOOK, ResumableBlip
-from blip_tracing.experiments import (
-    Batch,
-    check_patches,
-    patch_layer,
-    run_question,
-    trace_noise,
-)
-from blip_tracing.noise import draw_samples
+from blip_tracing.engine.batch import Batch
+from blip_tracing.engine.cells import measure, score_run
+from blip_tracing.models.blip_vqa import ResumableBlip
+from blip_tracing.models.intervene import INPUT_HOOK
+from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS, Corruption
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
+from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.sites import SITES, places_of
 
-SITE = "block_input"  # what the tutorial's "block_output" was
+SITE = SITES["encoder.block_input"]  # what the tutorial's "block_output" was
+BASE_RUN, SOURCE_RUN = Run(BASE, BASE), Run(SOURCE, SOURCE)
 NOISE_LEVELS = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
 REPEATS = 10
 TOKENS = 9
@@ -102,8 +102,9 @@ class WholeBlip(BlipWrapper):
 
 
 # At the true width, as in the tutorial's day (pyvene's mapping has since shrunk to a third of it).
-type_to_module_mapping[WholeBlip] = {SITE: ("model_text_enc.encoder.layer[%s]", INPUT_HOOK)}
-type_to_dimension_mapping[WholeBlip] = {SITE: ("text_config.hidden_size",)}
+COMPONENT = SITE.component
+type_to_module_mapping[WholeBlip] = {COMPONENT: ("model_text_enc.encoder.layer[%s]", INPUT_HOOK)}
+type_to_dimension_mapping[WholeBlip] = {COMPONENT: ("text_config.hidden_size",)}
 
 
 class UnitNoise(ConstantSourceIntervention, LocalistRepresentationIntervention):
@@ -116,7 +117,7 @@ class UnitNoise(ConstantSourceIntervention, LocalistRepresentationIntervention):
 def run_tutorial_patch(model: WholeBlip, base: dict, source: dict, layer: int, position: int):
     """One patched cell the tutorial's way: the source's whole run, then the base's."""
     config = IntervenableConfig(
-        RepresentationConfig(layer, SITE, "pos", 1), intervention_types=VanillaIntervention
+        RepresentationConfig(layer, COMPONENT, "pos", 1), intervention_types=VanillaIntervention
     )
     place = [[[position]]]
     return IntervenableModel(config, model)(base, [source], {"sources->base": (place, place)})
@@ -125,7 +126,7 @@ def run_tutorial_patch(model: WholeBlip, base: dict, source: dict, layer: int, p
 def run_tutorial_trace(model: WholeBlip, base: dict, layer: int, position: int):
     """One traced cell the tutorial's way: two whole runs as sources, then the corrupted one."""
     config = IntervenableConfig(
-        [RepresentationConfig(0, SITE, "pos", 1), RepresentationConfig(layer, SITE, "pos", 1)],
+        [RepresentationConfig(at, COMPONENT, "pos", 1) for at in (0, layer)],
         intervention_types=[UnitNoise, VanillaIntervention],
     )
     places = [[list(range(TOKENS))], [[position] * TOKENS]]
@@ -164,26 +165,30 @@ def time_tutorial(
 def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callable[[], object]]:
     """The engine's stages, in order, as calls that share their results."""
     model = ResumableBlip(blip)
+    names = places_of([SITE.name], range(len(model.blocks)))
+    places = {place: f"{site} layer {layer}" for place, ((site, layer), *_) in names.items()}
+    metrics = list(METRICS)
     kept: dict = {}
 
     def prepare() -> None:
-        image = blip.vision_model(pixel_values=inputs["pixels"]).last_hidden_state
-        memory = model.read_images(image)
+        images = blip.vision_model(pixel_values=inputs["pixels"]).last_hidden_state
+        pictures = model.read_pictures(images)
         runs = {
-            role: run_question(model, memory, inputs[role][0].tolist())
-            for role in ("base", "source")
+            question: model.run(model.embed(inputs[question])[:, None], pictures)
+            for question in QUESTIONS
         }
-        states, logits = ({role: run[part][None] for role, run in runs.items()} for part in (0, 1))
-        kept["batch"] = Batch(["benchmark"], memory, states, logits, torch.tensor([[0, 1]]))
+        kept["batch"] = Batch(["benchmark"], runs, torch.tensor([[0, 1]]), images)
 
     def patch() -> None:
-        for layer in range(len(model.blocks)):
-            patch_layer(model, kept["batch"], SITE, layer)
-            check_patches(model, kept["batch"], SITE, layer)
+        patching = Experiment("patching", BASE_RUN, SOURCE_RUN, (SITE.name,))
+        measure(model, kept["batch"], patching, places, 0, metrics)
 
-    def trace(noise_levels: list[float], samples: int) -> None:
-        noise = draw_samples(0, "benchmark", samples, TOKENS, model.width)
-        trace_noise(model, kept["batch"], SITE, noise_levels, noise[None])
+    def trace(noise_levels: list[float], draws: int) -> None:
+        noise = Corruption("gaussian", QUESTION_EMBEDDINGS, tuple(noise_levels), draws, seed=0)
+        noisy = Run("noisy", BASE, noise)
+        tracing = Experiment("tracing", noisy, BASE_RUN, (SITE.name,))
+        score_run(model, kept["batch"], noisy, metrics)
+        measure(model, kept["batch"], tracing, places, 0, metrics)
 
     return {
         "image and clean runs": prepare,

@@ -8,7 +8,7 @@ import pytest
 
 # The small models here gain nothing from threads, which fight over the cores with other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "workflow/scripts"), str(Path(__file__).parent)]
 
 
 @pytest.fixture(scope="session")

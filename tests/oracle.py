@@ -54,7 +54,7 @@ def site_states(
 def hook(model: BlipForQuestionAnswering, site: str, layer: int, change) -> Hooked:
     """Call `change` on the states (1, T, D) at a site; what it returns, if anything, goes on."""
     block = model.text_encoder.encoder.layer[layer]
-    if site == "block_output":
+    if site.removeprefix("encoder.") == "block_output":
         return block.register_forward_hook(lambda module, args, output: change(output))
 
     def change_input(module, args):
@@ -89,6 +89,21 @@ def patched_logits(
     logits = answer_logits(model, base, image)
     handle.remove()
     return logits
+
+
+def corrupted_states(
+    model: BlipForQuestionAnswering,
+    question: list[int],
+    image: torch.Tensor,
+    noise: torch.Tensor,
+    site: str,
+    layer: int,
+) -> torch.Tensor:
+    """The states (T, D) that flow through a site under noise (T, D) on the first block's input."""
+    noisy = hook(model, "block_input", 0, lambda states: states + noise)
+    states = site_states(model, question, image, site, layer)
+    noisy.remove()
+    return states
 
 
 def corrupted_logits(

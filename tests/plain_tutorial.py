@@ -15,12 +15,15 @@ from project import ROOT
 from transformers import BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from blip_tracing.pictures import open_picture
-from blip_tracing.published import COLUMNS, WHOLE_NUMBERS
-from blip_tracing.tokens import load_tokenizer
+from blip_tracing.given.pictures import open_picture
+from blip_tracing.given.tokens import load_tokenizer
+from blip_tracing.meaning.replication.published import COLUMNS, WHOLE_NUMBERS
+from blip_tracing.vocabulary.sites import SITES
 
 CHECKPOINT = ROOT / "resources/miniature/checkpoint"
 EXAMPLE = "animal_shirt"
+# What the tutorial's figures call a layer.
+SITE = SITES["encoder.block_input"].name
 QUESTIONS = {
     "base": "what is the color of the animal",
     "source": "what is the color of the shirt",
@@ -46,18 +49,18 @@ class Tutorial:
         layers = range(len(self.model.text_encoder.encoder.layer))
         return [(layer, position) for layer in layers for position in range(len(self.ids["base"]))]
 
-    def answer(self, role: str) -> dict[str, Any]:
-        """The columns that name the answer in that role."""
-        token_id = int(self.clean[role].argmax())
+    def answer(self, question: str) -> dict[str, Any]:
+        """The columns that name the answer to that question."""
+        token_id = int(self.clean[question].argmax())
         return {
             "example": EXAMPLE,
-            "role": role,
+            "question": question,
             "token": self.words[token_id],
             "token_id": token_id,
         }
 
-    def probability(self, role: str, logits: torch.Tensor) -> float:
-        return float(logits.softmax(-1)[self.clean[role].argmax()])
+    def probability(self, question: str, logits: torch.Tensor) -> float:
+        return float(logits.softmax(-1)[self.clean[question].argmax()])
 
 
 def open_tutorial(seed: int = 20_231_227) -> Tutorial:
@@ -67,13 +70,13 @@ def open_tutorial(seed: int = 20_231_227) -> Tutorial:
     processor = BlipImageProcessorPil.from_pretrained(CHECKPOINT)
     image = oracle.image_states(model, processor(picture, return_tensors="pt")["pixel_values"])
     tokenizer = load_tokenizer(CHECKPOINT)
-    ids = {role: tokenizer.encode(question).ids for role, question in QUESTIONS.items()}
+    ids = {name: tokenizer.encode(text).ids for name, text in QUESTIONS.items()}
     return Tutorial(
         model=model,
         image=image,
         ids=ids,
         words={number: word for word, number in tokenizer.get_vocab().items()},
-        clean={role: oracle.answer_logits(model, ids[role], image) for role in ids},
+        clean={name: oracle.answer_logits(model, ids[name], image) for name in ids},
         noise=torch.Generator().manual_seed(seed),
     )
 
@@ -91,7 +94,7 @@ def publish(tutorial: Tutorial) -> pd.DataFrame:
 
 
 def top_tokens(tutorial: Tutorial) -> Rows:
-    for role, logits in tutorial.clean.items():
+    for question, logits in tutorial.clean.items():
         best = logits.topk(10).indices.tolist()
         columns = {
             "top_logit": (logits, 5),
@@ -100,12 +103,12 @@ def top_tokens(tutorial: Tutorial) -> Rows:
         for quantity, (values, digits) in columns.items():
             for rank, token_id in enumerate(best, start=1):
                 token = {"token": tutorial.words[token_id], "token_id": token_id, "rank": rank}
-                row = {**tutorial.answer(role), **token, "quantity": quantity}
+                row = {**tutorial.answer(question), **token, "quantity": quantity}
                 yield {**row, **printed(float(values[token_id]), digits)}
 
 
-def patching_map(tutorial: Tutorial, site: str = "block_input", width: int | None = None) -> Rows:
-    """p(source answer) by the place patched at a site, called block_input as in the tutorial.
+def patching_map(tutorial: Tutorial, site: str = SITE, width: int | None = None) -> Rows:
+    """p(source answer) by the place patched at a site, called SITE as the tutorial has it.
 
     width: of the states that are replaced, from their beginning on; all of it by default.
     """
@@ -117,14 +120,14 @@ def patching_map(tutorial: Tutorial, site: str = "block_input", width: int | Non
             kept = oracle.site_states(*run)[position]
             state = torch.cat([state[:width], kept[width:]])
         p = tutorial.probability("source", oracle.patched_logits(*run, position, state))
-        place = {"site": "block_input", "layer": layer, "position": position}
+        place = {"site": SITE, "layer": layer, "position": position}
         yield {"quantity": "patching", **tutorial.answer("source"), **place, **printed(p, 4)}
 
 
 def noise_levels(tutorial: Tutorial, levels: Sequence[float] = NOISE_LEVELS) -> Rows:
     for level in levels:
         cells = traced_map(tutorial, level)
-        noisy = {**tutorial.answer("base"), "site": "block_input", "noise_level": level}
+        noisy = {**tutorial.answer("base"), "site": SITE, "noise_level": level}
         for (layer, position), p in cells.items():
             place = {"layer": layer, "position": position, "draws": 1}
             yield {"quantity": "noise_cell", **noisy, **place, **printed(p, 3)}
@@ -133,10 +136,10 @@ def noise_levels(tutorial: Tutorial, levels: Sequence[float] = NOISE_LEVELS) -> 
 
 
 def iterations(tutorial: Tutorial, level: float = ITERATED) -> Rows:
-    noisy = {**tutorial.answer("base"), "site": "block_input", "noise_level": level}
+    noisy = {**tutorial.answer("base"), "site": SITE, "noise_level": level}
     maps = [traced_map(tutorial, level) for _ in range(ITERATIONS)]
-    for sample, cells in enumerate(maps):
-        drawn = {"sample": sample, "draws": 1}
+    for draw, cells in enumerate(maps):
+        drawn = {"draw": draw, "draws": 1}
         for (layer, position), p in cells.items():
             place = {"layer": layer, "position": position}
             yield {"quantity": "iteration_cell", **noisy, **drawn, **place, **printed(p, 3)}
@@ -152,7 +155,7 @@ def traced_map(tutorial: Tutorial, level: float) -> dict[tuple[int, int], float]
     """p(base answer) by the place restored, each under noise drawn for it alone."""
     ids = tutorial.ids["base"]
     clean = {
-        layer: oracle.site_states(tutorial.model, ids, tutorial.image, "block_input", layer)
+        layer: oracle.site_states(tutorial.model, ids, tutorial.image, SITE, layer)
         for layer, _ in tutorial.cells
     }
     cells = {}
@@ -163,7 +166,7 @@ def traced_map(tutorial: Tutorial, level: float) -> dict[tuple[int, int], float]
             ids,
             tutorial.image,
             noise,
-            "block_input",
+            SITE,
             layer,
             position,
             clean[layer][position],

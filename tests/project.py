@@ -2,16 +2,36 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-from blip_tracing.project import ROOT as ROOT
-from blip_tracing.project import copy_project as copy_project
+ROOT = Path(__file__).parents[1]
+# What a run needs of a fresh clone.
+PARTS = (
+    "Snakefile", "README.md", "LICENSE", "requirements.txt",
+    "workflow", "config", "resources", "profiles", "envs",
+)  # fmt: skip
+
 
 # A folder with BERT's vocab.txt (30,522 words) and the tutorial's picture, which do not ship.
 BLIP_FILES = Path(os.environ.get("BLIP_VQA_BASE_FILES", "nowhere"))
+
+
+def copy_project(destination: Path) -> Path:
+    """Copy what a fresh clone holds, nothing of what was computed, into a new folder."""
+    destination.mkdir(parents=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(
+                source, destination / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy2(source, destination)
+    return destination
 
 
 def snakemake(

@@ -98,8 +98,8 @@ class Submission:
 
     def in_mid_run(self, rule: str) -> Job:
         """Wait until the rule's first job is at work: its script has opened its log."""
-        logs = self.project / "results/logs" / rule
-        self.until(lambda: any(logs.rglob("*.log")))
+        logs = self.project / "results/logs"
+        self.until(lambda: (logs / f"{rule}.log").exists() or any((logs / rule).rglob("*.log")))
         return self.jobs(rule)[0]
 
     def attempt(self, number: int, rule: str) -> Job:
@@ -114,7 +114,7 @@ class Submission:
             assert time.monotonic() < deadline, self.describe()
             time.sleep(0.1)
 
-    def finish(self, seconds: float = 400) -> str:
+    def finish(self, seconds: float = 1200) -> str:
         """Wait until Snakemake has ended well; what it printed."""
         self.until(lambda: self.process.poll() is not None, seconds)
         assert self.process.returncode == 0, self.describe()

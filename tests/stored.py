@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from blip_tracing.architecture import TIED, Architecture, Shape, expected_tensors
+from blip_tracing.given.architecture import TIED, Architecture, Shape, expected_tensors
 
 BYTES_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I8": 1, "F8_E4M3": 1}
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "red", "[DEC]", "[ENC]"]

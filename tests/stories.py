@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from synthetic_tables import (
     ASKED,
+    ENDS,
+    NOISY,
     write_derived_tables,
     write_pictures,
     write_tables,
     write_verdicts,
 )
 
-from blip_tracing.page import Links, page_of
-from blip_tracing.runs import count_controls
-from blip_tracing.story import Run, tell
-from blip_tracing.tables import read_table
+from blip_tracing.machinery.tables import read_table
+from blip_tracing.printing.page import Links, page_of
+from blip_tracing.telling.finished_run import count_controls
+from blip_tracing.telling.story import Run, tell
+from blip_tracing.vocabulary import sites
+from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS
+from blip_tracing.vocabulary.experiment import BASE
+from blip_tracing.vocabulary.metrics import METRICS
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "workflow/report/story.html.j2"
-SITES = ("block_input", "block_output")
+SITES = tuple(sites.SITES)[:2]
 NOISE_LEVELS = (0.0, 0.5, 2.0)
-LAYERS, SAMPLES = 3, 6
+LAYERS, DRAWS = 3, 6
 CONFIG: dict[str, Any] = {
-    "model": {"name": "a-lab/blip", "revision": "main", "layers": LAYERS, "dtype": "float32"},
+    "model": {
+        "name": "a-lab/blip",
+        "revision": "main",
+        "layers": dict.fromkeys(("encoder", "decoder", "vision"), LAYERS),
+        "dtype": "float32",
+    },
     "device": "auto",
     "examples": "config/some.tsv",
-    "patching": {"sites": list(SITES)},
-    "tracing": {
-        "sites": list(SITES),
-        "noise_levels": list(NOISE_LEVELS),
-        "samples": SAMPLES,
-        "seed": 3,
+    "runs": {
+        NOISY: {
+            "of": BASE,
+            "corrupt": {
+                "kind": next(iter(KINDS)),
+                "at": QUESTION_EMBEDDINGS,
+                "levels": list(NOISE_LEVELS),
+                "draws": DRAWS,
+                "seed": 3,
+            },
+        }
     },
+    "experiments": {
+        name: {"receiver": receiver, "donor": donor, "sites": list(SITES)}
+        for name, (receiver, donor) in ENDS.items()
+    },
+    "metrics": list(METRICS),
     "effects": {
         "total_effect": 0.05,
         "resamples": 200,
         "roles": [{"role": role} for role in ("[CLS]", "before noun", "noun", "[SEP]")],
+        "seed": 3,
     },
     "report": {"examples": 2, "draws_at": 0.5},
     "published": "",
@@ -65,17 +87,29 @@ def links_of(*examples: str) -> Links:
     )
 
 
+def with_experiments(config: Mapping[str, Any], **sites: Sequence[str]) -> dict[str, Any]:
+    """The configuration with these experiments' sites changed; none leaves an experiment out."""
+    changed = {
+        name: {**config["experiments"][name], "sites": list(of_experiment)}
+        for name, of_experiment in sites.items()
+    }
+    return {**config, "experiments": {**config["experiments"], **changed}}
+
+
 def made_up_run(
     folder: Path, with_null: bool = True, shown: Sequence[str] = SHOWN, **changes: Any
 ) -> Run:
-    """A run of three examples, two of them shown; changes: of the settings of `write_tables`."""
+    """A run of three examples, two of them shown; changes: of the settings of `write_tables`.
+
+    Its configuration is CONFIG with these sites, noise levels, draws and ends.
+    """
     settings: dict[str, Any] = {
-        "sites": SITES, "layers": LAYERS, "noise_levels": NOISE_LEVELS, "samples": SAMPLES,
-        **changes,
+        "sites": SITES, "layers": LAYERS, "noise_levels": NOISE_LEVELS, "draws": DRAWS,
+        "ends": ENDS, **changes,
     }  # fmt: skip
     tables = write_tables(folder / "tables", **settings)
-    write_verdicts(write_derived_tables(tables, with_null))
-    of_cells = ("patching", "tracing", "effects")
+    write_verdicts(write_derived_tables(tables, with_null, settings["ends"]))
+    of_cells = (*settings["ends"], "effects")
     pictures = write_pictures(folder / "pictures", settings.get("asked", ASKED))
     names = [path.stem for path in tables.iterdir() if path.stem != "controls"]
     read = {
@@ -83,12 +117,24 @@ def made_up_run(
         for name in names
     }
     return Run(
-        config=CONFIG,
+        config=configured_as(settings),
         config_files=["config/my study.yaml"],
         pictures={name: pictures[name] for name in shown},
         tables={**read, "controls": count_controls(tables / "controls.csv")},
         provenance={"baseline": FACTS, "tracing": {**FACTS, "device": ["cpu", "cuda"]}},
     )
+
+
+def configured_as(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """CONFIG with the settings of `write_tables`."""
+    noisy = CONFIG["runs"][NOISY]
+    levels = {"levels": list(settings["noise_levels"]), "draws": settings["draws"]}
+    experiments = {
+        name: {"receiver": receiver, "donor": donor, "sites": list(settings["sites"])}
+        for name, (receiver, donor) in settings["ends"].items()
+    }
+    runs = {NOISY: {**noisy, "corrupt": {**noisy["corrupt"], **levels}}}
+    return {**CONFIG, "runs": runs, "experiments": experiments}
 
 
 def write_page(run: Run, page: Path) -> str:

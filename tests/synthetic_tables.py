@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,23 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from blip_tracing.machinery.tables import read_table
+from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS, Corruption
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
+from blip_tracing.vocabulary.metrics import METRICS, columns_of
+from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.tables import CEILING, NO_OP, NULL, SMALL_EFFECT
+
+SITE = next(iter(SITES))
 NOISE_LEVELS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 COLOR_WORDS = ("brown", "red", "white", "black", "green", "blue", "yellow", "pink", "gray", "tan")
+NOISY = "noisy"
+# Receiver and donor of each experiment.
+ENDS = {"patching": (BASE, SOURCE), "tracing": (NOISY, BASE)}
+SCORES = columns_of(METRICS)
+SUMMARY = ["experiment", "site", "noise_level", "layer", "token_role", "quantity", "mean", "low",
+           "high", "examples", "draws", "t", "p_family", "against"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,12 @@ class Asked:
     source_question: str
     base_answer: str
     source_answer: str
+
+    def text(self, question: str) -> str:
+        return self.base_question if question == BASE else self.source_question
+
+    def answer(self, question: str) -> str:
+        return self.base_answer if question == BASE else self.source_answer
 
 
 ASKED = {
@@ -40,38 +61,63 @@ def tokens_of(question: str) -> list[str]:
     return ["[CLS]", *question.split(), "[SEP]"]
 
 
+def made_up_experiments(
+    sites: Sequence[str] = (SITE,),
+    noise_levels: Sequence[float] = NOISE_LEVELS,
+    draws: int = 10,
+    ends: Mapping[str, tuple[str, str]] = ENDS,
+) -> list[Experiment]:
+    """Experiments between the runs base, source and noisy, by their receiver and donor."""
+    noise = Corruption(next(iter(KINDS)), QUESTION_EMBEDDINGS, tuple(noise_levels), draws, 0)
+    runs = {question: Run(question, question) for question in QUESTIONS}
+    runs[NOISY] = Run(NOISY, BASE, noise)
+    return [
+        Experiment(name, runs[receiver], runs[donor], tuple(sites))
+        for name, (receiver, donor) in ends.items()
+    ]
+
+
 def write_tables(
     folder: Path,
-    asked: dict[str, Asked] = ASKED,
+    asked: Mapping[str, Asked] = ASKED,
     layers: int = 6,
-    sites: Sequence[str] = ("block_input",),
+    sites: Sequence[str] = (SITE,),
     noise_levels: Sequence[float] = NOISE_LEVELS,
-    samples: int = 10,
+    draws: int = 10,
     unknown_words: Sequence[str] = (),
+    ends: Mapping[str, tuple[str, str]] = ENDS,
 ) -> Path:
-    """Write all six tables for these examples into the folder."""
+    """Write `baseline`, `tokens`, `runs` and each experiment's table into the folder.
+
+    ends: receiver and donor of each experiment, as `made_up_experiments` takes them.
+    """
     random = np.random.default_rng(0)
+    experiments = made_up_experiments(sites, noise_levels, draws, ends)
+    corrupted = {asked.corrupted.name: asked.corrupted for asked in experiments if asked.corrupted}
     tables = {
         "baseline": pd.concat([_baseline(name, pair, random) for name, pair in asked.items()]),
-        "answers": pd.concat([_answers(name, pair) for name, pair in asked.items()]),
         "tokens": pd.concat([_tokens(name, pair, unknown_words) for name, pair in asked.items()]),
-        "patching": pd.concat(
-            [_patching(name, pair, site, layers, random)
-             for name, pair in asked.items() for site in sites]
+        "runs": pd.concat(
+            [_clean_runs(asked)]
+            + [_corrupted_runs(name, pair, run, random)
+               for name, pair in asked.items() for run in corrupted.values()]
         ),
-        "tracing": pd.concat(
-            [_tracing(name, pair, site, layers, noise_levels, samples, random)
-             for name, pair in asked.items() for site in sites]
-        ),
-        "floor": pd.concat([_floor(name, noise_levels, samples, random) for name in asked]),
     }  # fmt: skip
+    for experiment in experiments:
+        make = _corrupted_cells if experiment.corrupted else _clean_cells
+        tables[experiment.name] = pd.concat(
+            [make(name, pair, experiment, site, layers, random)
+             for name, pair in asked.items() for site in experiment.sites]
+        )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     return folder
 
 
-def write_derived_tables(folder: Path, with_null: bool = True) -> Path:
+def write_derived_tables(
+    folder: Path, with_null: bool = True, ends: Mapping[str, tuple[str, str]] = ENDS
+) -> Path:
     """Write what is derived from the tables that `write_tables` wrote there, and the controls.
 
     with_null: whether the examples have an unrelated one. Changes in probability are those of
@@ -79,16 +125,18 @@ def write_derived_tables(folder: Path, with_null: bool = True) -> Path:
     the noun in layer 0 alone have a p below 0.05.
     """
     random = np.random.default_rng(1)
-    tables = {
-        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
-        for name in ("answers", "patching", "tracing", "floor")
-    }
-    effects = _effects(tables, random)
+    experiments = made_up_experiments(ends=ends)
+    runs = read_table(folder / "runs.csv")
+    tables = {asked.name: read_table(folder / f"{asked.name}.csv") for asked in experiments}
+    parts = [_changes(asked, tables[asked.name], runs) for asked in experiments]
+    effects = _effects(pd.concat(parts, ignore_index=True), random)
     if not with_null:
         effects = effects.assign(null_change=np.nan, contrast=np.nan)
+    whole = pd.concat([_whole(asked, tables[asked.name]) for asked in experiments])
     derived = {
         "effects": effects,
-        "summary": pd.concat([_run_means(tables), _summary(effects)]),
+        "summary": pd.concat([whole, _summary(effects)]),
+        "run_means": _run_means(runs),
         "controls": _controls(effects),
         "excluded": _excluded(effects),
     }
@@ -129,15 +177,16 @@ def write_pictures(folder: Path, asked: dict[str, Asked] = ASKED) -> dict[str, s
 
 def _baseline(name: str, pair: Asked, random: np.random.Generator) -> pd.DataFrame:
     parts = []
-    for role, question, answer in _questions(pair):
+    for question in QUESTIONS:
+        answer = pair.answer(question)
         others = [word for word in COLOR_WORDS if word != answer][:9]
         probability = np.sort(random.dirichlet([0.3] * 40))[::-1][:10]
         parts.append(
             pd.DataFrame(
                 {
                     "example": name,
-                    "role": role,
                     "question": question,
+                    "text": pair.text(question),
                     "rank": range(1, 11),
                     "token": [answer, *others],
                     "token_id": [_word_id(word) for word in [answer, *others]],
@@ -149,138 +198,164 @@ def _baseline(name: str, pair: Asked, random: np.random.Generator) -> pd.DataFra
     return pd.concat(parts)
 
 
-def _answers(name: str, pair: Asked) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "example": name,
-            "role": ["base", "source"],
-            "question": [pair.base_question, pair.source_question],
-            "answer": [pair.base_answer, pair.source_answer],
-            "answer_id": [_word_id(pair.base_answer), _word_id(pair.source_answer)],
-            "p_base": [0.889, 0.004],
-            "p_source": [0.006, 0.617],
-            "logit_base": [13.9, 8.1],
-            "logit_source": [8.5, 13.1],
-        }
-    )
-
-
 def _tokens(name: str, pair: Asked, unknown_words: Sequence[str]) -> pd.DataFrame:
     rows = []
-    for role, question, _ in _questions(pair):
-        for position, word in enumerate(tokens_of(question)):
+    for question in QUESTIONS:
+        for position, word in enumerate(tokens_of(pair.text(question))):
             unknown = word in unknown_words
             token = "[UNK]" if unknown else word
-            rows.append((name, role, position, token, _word_id(token), word, unknown))
-    columns = ["example", "role", "position", "token", "token_id", "word", "unknown"]
+            rows.append((name, question, position, token, _word_id(token), word, unknown))
+    columns = ["example", "question", "position", "token", "token_id", "word", "unknown"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _patching(
-    name: str, pair: Asked, site: str, layers: int, random: np.random.Generator
+def _clean_runs(asked: Mapping[str, Asked]) -> pd.DataFrame:
+    scores = {"p_base": [0.889, 0.004], "p_source": [0.006, 0.617]}
+    return pd.concat(
+        [_run(name, pair, question).assign(noise_level=np.nan, draw=np.nan)
+         .assign(**{score: values[number] for score, values in scores.items()})
+         for name, pair in asked.items() for number, question in enumerate(QUESTIONS)]
+    ).pipe(_with_logits)  # fmt: skip
+
+
+def _corrupted_runs(name: str, pair: Asked, run: Run, random: np.random.Generator) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product(
+        [run.levels, range(run.draws)], names=["noise_level", "draw"]
+    )
+    drawn = index.to_frame(index=False)
+    drawn["p_base"] = np.exp(-drawn["noise_level"]) * 0.7 + 0.05 * random.random(len(drawn))
+    drawn["p_source"] = 0.3 * drawn["p_base"] + 0.01
+    asked = _run(name, pair, run.question).assign(run=run.name)
+    return asked.merge(drawn, how="cross").pipe(_with_logits)
+
+
+def _run(name: str, pair: Asked, question: str) -> pd.DataFrame:
+    answer = pair.answer(question)
+    row = {"example": name, "run": question, "question": question, "text": pair.text(question),
+           "answer": answer, "answer_id": _word_id(answer)}  # fmt: skip
+    return pd.DataFrame([row])
+
+
+def _with_logits(rows: pd.DataFrame) -> pd.DataFrame:
+    logits = {f"logit_{answer}": 12 + np.log(rows[f"p_{answer}"]) for answer in QUESTIONS}
+    others = [column for column in rows if column not in SCORES]
+    return rows.assign(**logits)[[*others, *SCORES]]
+
+
+def _clean_cells(
+    name: str,
+    pair: Asked,
+    experiment: Experiment,
+    site: str,
+    layers: int,
+    random: np.random.Generator,
 ) -> pd.DataFrame:
-    base, source = tokens_of(pair.base_question), tokens_of(pair.source_question)
+    """Cells of an experiment in which nothing is corrupted."""
+    ours, theirs = (
+        tokens_of(pair.text(run.question)) for run in (experiment.receiver, experiment.donor)
+    )
     rows = []
     for layer in range(layers):
-        for position, (token, source_token) in enumerate(zip(base, source, strict=True)):
+        for position, (token, source_token) in enumerate(zip(ours, theirs, strict=True)):
             depth = layer / layers
             p_source = 0.62 * (1 - depth) if token != source_token else 0.3 * depth**2
             p_source += 0.01 * random.random()
             p_base = 0.9 - 1.3 * p_source
-            rows.append(
-                (name, site, layer, position, token, source_token, p_base, p_source, 12.0, 9.0)
-            )
+            rows.append((name, site, layer, position, token, source_token, p_base, p_source))
     columns = ["example", "site", "layer", "position", "token", "source_token",
-               "p_base", "p_source", "logit_base", "logit_source"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+               "p_base", "p_source"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).pipe(_with_logits)
 
 
-def _tracing(
+def _corrupted_cells(
     name: str,
     pair: Asked,
+    experiment: Experiment,
     site: str,
     layers: int,
-    noise_levels: Sequence[float],
-    samples: int,
     random: np.random.Generator,
 ) -> pd.DataFrame:
-    tokens = tokens_of(pair.base_question)
+    """Cells between a corrupted and a clean run of one question."""
+    tokens = tokens_of(pair.text(experiment.receiver.question))
     index = pd.MultiIndex.from_product(
-        [noise_levels, range(samples), range(layers), range(len(tokens))],
-        names=["noise_level", "sample", "layer", "position"],
+        [experiment.levels, range(experiment.draws), range(layers), range(len(tokens))],
+        names=["noise_level", "draw", "layer", "position"],
     )
     cells = index.to_frame(index=False)
-    kept = np.exp(-cells["noise_level"]) + (cells["layer"] / layers) ** 3 * 0.4
+    depth = cells["layer"] / layers
+    kept = np.exp(-cells["noise_level"])
     chance = random.beta(0.4, 0.4, len(cells))
-    cells["p_base"] = np.clip(kept * 0.6 + 0.3 * chance * kept, 0.001, 0.95)
-    cells["logit_base"] = 12 + np.log(cells["p_base"])
-    cells.insert(0, "site", site)
-    cells.insert(0, "example", name)
-    cells.insert(6, "token", cells["position"].map(dict(enumerate(tokens))))
-    return cells
+    if experiment.receiver.corruption:
+        restored = kept + depth**3 * 0.4
+        p_base = np.clip(restored * 0.6 + 0.3 * chance * restored, 0.001, 0.95)
+    else:
+        p_base = np.clip(0.889 - (1 - kept) * (1 - depth) * 0.8 * chance, 0.001, 0.95)
+    where = cells.assign(
+        example=name, site=site, token=cells["position"].map(dict(enumerate(tokens)))
+    )[["example", "site", "layer", "position", "token", "noise_level", "draw"]]
+    return where.assign(p_base=p_base, p_source=0.05).pipe(_with_logits)
 
 
-def _floor(
-    name: str, noise_levels: Sequence[float], samples: int, random: np.random.Generator
-) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product(
-        [noise_levels, range(samples)], names=["noise_level", "sample"]
+def _changes(experiment: Experiment, cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The mean over draws of each cell's change in the followed answer's probability."""
+    score = f"p_{experiment.followed}"
+    keys = ["example", *(["noise_level", "draw"] if experiment.receiver.corruption else [])]
+    alone = runs[runs["run"] == experiment.receiver.name]
+    before = cells.merge(alone[[*keys, score]], on=keys, how="left", suffixes=("", "_before"))
+    changes = before.assign(
+        experiment=experiment.name,
+        probability_change=before[score] - before[f"{score}_before"],
+        noise_level=before.get("noise_level", np.nan),
     )
-    draws = index.to_frame(index=False)
-    draws["p_base"] = np.exp(-draws["noise_level"]) * 0.7 + 0.05 * random.random(len(draws))
-    draws["logit_base"] = 12 + np.log(draws["p_base"])
-    draws.insert(0, "example", name)
-    return draws
+    cell = ["experiment", "example", "site", "noise_level", "layer", "position", "token"]
+    groups = changes.groupby(cell, sort=False, dropna=False)
+    return groups["probability_change"].mean().reset_index()
 
 
-def _effects(tables: dict[str, pd.DataFrame], random: np.random.Generator) -> pd.DataFrame:
-    answers = tables["answers"]
-    clean = answers[answers["role"] == "base"].set_index("example")["p_source"]
-    patched = tables["patching"].assign(experiment="patching", noise_level=np.nan)
-    before = patched["example"].map(clean)
-    patched["probability_change"] = patched["p_source"] - before
-    draw = ["example", "noise_level", "sample"]
-    traced = tables["tracing"].merge(tables["floor"], on=draw, suffixes=("", "_floor"))
-    traced["probability_change"] = traced["p_base"] - traced["p_base_floor"]
-    cell = ["example", "site", "noise_level", "layer", "position", "token"]
-    traced = traced.groupby(cell, sort=False)["probability_change"].mean().reset_index()
-    effects = pd.concat([patched, traced.assign(experiment="tracing")], ignore_index=True)
-    last = effects.groupby("example")["position"].transform("max")
-    effects["role"] = np.select(
-        [effects["position"] == 0, effects["position"] == last, effects["position"] == last - 1],
-        ["[CLS]", "[SEP]", "noun"],
+def _effects(changes: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
+    last = changes.groupby("example")["position"].transform("max")
+    position = changes["position"]
+    roles = np.select(
+        [position == 0, position == last, position == last - 1], ["[CLS]", "[SEP]", "noun"],
         "before noun",
-    )
-    effects["null_change"] = 0.1 * (random.random(len(effects)) - 0.5)
-    effects["contrast"] = effects["probability_change"] - effects["null_change"]
-    columns = ["experiment", *cell, "role", "probability_change", "null_change", "contrast"]
-    return effects[columns].assign(
+    )  # fmt: skip
+    null_change = 0.1 * (random.random(len(changes)) - 0.5)
+    where = [column for column in changes if column != "probability_change"]
+    return changes[where].assign(
+        token_role=roles, probability_change=changes["probability_change"],
         log_probability_change=0.1, logit_difference=2.0, normalised=0.5, total_effect=0.6,
-        below_threshold=False,
+        below_threshold=False, null_change=null_change,
+        contrast=changes["probability_change"] - null_change,
     )  # fmt: skip
 
 
-def _run_means(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    answers, floor, tracing = (tables[name] for name in ("answers", "floor", "tracing"))
-    samples = floor["sample"].nunique()
-    clean = answers.loc[answers["role"] == "base", "p_base"].mean()
-    parts = [
-        pd.DataFrame({"experiment": ["clean"], "mean": clean, "draws": 1}),
-        _level_means(floor, ["noise_level"]).assign(experiment="floor", draws=samples),
-        _level_means(tracing, ["site", "noise_level"]).assign(experiment="tracing", draws=samples),
-    ]
-    examples = answers["example"].nunique()
-    return _with_ends(
-        pd.concat(parts).assign(role="all", quantity="probability", examples=examples)
-    )
+def _run_means(runs: pd.DataFrame) -> pd.DataFrame:
+    chosen = runs[runs["run"] != SOURCE]
+    groups = chosen.groupby(["run", "noise_level"], sort=False, dropna=False)
+    means = groups.agg(
+        mean=("p_base", "mean"), examples=("example", "nunique"), rows=("example", "size")
+    ).reset_index()
+    means["draws"] = means["rows"] // means["examples"]
+    columns = ["run", "noise_level", "mean", "low", "high", "examples", "draws"]
+    return _within_bounds(_with_ends(means))[columns]
 
 
-def _level_means(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    return rows.groupby(by)["p_base"].mean().rename("mean").reset_index()
+def _whole(experiment: Experiment, cells: pd.DataFrame) -> pd.DataFrame:
+    """The summary's means over all cells."""
+    keyed = cells.assign(
+        noise_level=cells.get("noise_level", np.nan), draw=cells.get("draw", 0),
+        mean=cells[f"p_{experiment.followed}"],
+    )  # fmt: skip
+    groups = keyed.groupby(["site", "noise_level"], sort=False, dropna=False)
+    means = groups.agg(
+        mean=("mean", "mean"), examples=("example", "nunique"), draws=("draw", "nunique")
+    ).reset_index()
+    named = means.assign(experiment=experiment.name, token_role=ALL, quantity="probability")
+    return _within_bounds(_with_ends(named)).reindex(columns=SUMMARY)
 
 
 def _summary(effects: pd.DataFrame) -> pd.DataFrame:
-    keys = ["experiment", "site", "noise_level", "layer", "role"]
+    keys = ["experiment", "site", "noise_level", "layer", "token_role"]
     groups = effects.groupby(keys, dropna=False)
     examples = groups["example"].nunique().reset_index(drop=True)
     parts = []
@@ -289,48 +364,43 @@ def _summary(effects: pd.DataFrame) -> pd.DataFrame:
         parts.append(means.assign(quantity=quantity, examples=examples, draws=1).dropna(
             subset="mean"
         ))  # fmt: skip
-    stands_out = (parts[1]["layer"] == 0) & (parts[1]["role"] == "noun")
+    stands_out = (parts[1]["layer"] == 0) & (parts[1]["token_role"] == "noun")
     p = np.where(stands_out, 0.01, 0.5)
-    parts[1] = parts[1].assign(t=3.0, p_family=p, against="null")
-    return _with_ends(pd.concat(parts))
+    parts[1] = parts[1].assign(t=3.0, p_family=p, against=NULL)
+    return _with_ends(pd.concat(parts)).reindex(columns=SUMMARY)
 
 
 def _with_ends(means: pd.DataFrame) -> pd.DataFrame:
-    columns = ["experiment", "site", "noise_level", "layer", "role", "quantity", "mean", "low",
-               "high", "examples", "draws", "t", "p_family", "against"]  # fmt: skip
-    ends = {"low": means["mean"] - 0.05, "high": means["mean"] + 0.05}
-    return means.assign(**ends).reindex(columns=columns)
+    return means.assign(low=means["mean"] - 0.05, high=means["mean"] + 0.05)
+
+
+def _within_bounds(probabilities: pd.DataFrame) -> pd.DataFrame:
+    ends = {end: probabilities[end].clip(0, 1) for end in ("low", "high")}
+    return probabilities.assign(**ends)
 
 
 def _controls(effects: pd.DataFrame) -> pd.DataFrame:
     """A row a control, example, site, noise level and layer; and the nulls, one a cell."""
     keys = ["experiment", "example", "site", "noise_level"]
     layers = effects.drop_duplicates([*keys, "layer"])[[*keys, "layer"]]
-    whole = layers["experiment"].map({"patching": "ceiling", "tracing": "all_restored"})
     nulls = effects.loc[effects["null_change"].notna(), [*keys, "layer", "position"]]
     parts = [
         # The first block that is read of the column holds no number.
-        nulls.assign(control="null", difference=np.nan),
-        layers.assign(control="no_op", difference=0.0, tolerance=1e-6, effect=0.4),
-        layers.assign(control=whole, difference=2e-7, tolerance=1e-4, effect=0.4),
+        nulls.assign(control=NULL, difference=np.nan),
+        layers.assign(control=NO_OP, difference=0.0, tolerance=1e-6, effect=0.4),
+        layers.assign(control=CEILING, difference=2e-7, tolerance=1e-4, effect=0.4),
     ]
-    return pd.concat(parts).assign(donor="", sample=0, p_base=0.5, p_source=0.1)
+    scores = {score: 0.5 for score in SCORES}
+    return pd.concat(parts).assign(donor="", draw=0, **scores)
 
 
 def _excluded(effects: pd.DataFrame) -> pd.DataFrame:
-    """The first example's traces are all below the threshold."""
-    traced = effects[effects["experiment"] == "tracing"]
-    of_first = traced[traced["example"] == traced["example"].iloc[0]]
+    """The first example's effects are all below the threshold where a run is corrupted."""
+    corrupted = effects[effects["noise_level"].notna()]
+    of_first = corrupted[corrupted["example"] == effects["example"].iloc[0]]
     keys = ["example", "experiment", "site", "noise_level"]
     runs = of_first.groupby(keys, sort=False).size().rename("rows").reset_index()
-    return runs.assign(reason="total effect below the threshold", value=0.01)
-
-
-def _questions(pair: Asked) -> list[tuple[str, str, str]]:
-    return [
-        ("base", pair.base_question, pair.base_answer),
-        ("source", pair.source_question, pair.source_answer),
-    ]
+    return runs.assign(reason=SMALL_EFFECT, value=0.01)
 
 
 def _word_id(word: str) -> int:

@@ -1,18 +1,22 @@
-# What all stages share: checked inputs, the shards, and the digests that make results stale.
+# What all stages share: checked inputs, the plan, and the digests that make results stale.
 
 import logging
+import os
 import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
+# Beside this file, wherever the study lies.
+WORKFLOW = Path(str(workflow.current_basedir)).parent
+SCRIPTS = WORKFLOW / "scripts"
+sys.path.insert(0, str(SCRIPTS))
 
-from blip_tracing.checkpoint import checkpoint_digests, checkpoint_files, is_local
-from blip_tracing.contents import content_digest, content_digests
-from blip_tracing.devices import check_device, slow_precision
-from blip_tracing.graph import Place, cut, group, noise_label, pictures_of, unrelated_rows
-from blip_tracing.pictures import is_url, picture_path
-from blip_tracing.planning import (
+from blip_tracing.given.checkpoint import checkpoint_digests, checkpoint_files, is_local
+from blip_tracing.machinery.contents import content_digest, content_digests
+from blip_tracing.machinery.devices import check_device, slow_precision
+from blip_tracing.given.plan import CLEAN_FILES, IMAGES, Plan
+from blip_tracing.given.pictures import is_url, picture_path
+from blip_tracing.given.planning import (
     Known,
     check_clock,
     check_config_file,
@@ -21,10 +25,10 @@ from blip_tracing.planning import (
     read_inputs,
     read_overrides,
 )
-from blip_tracing.run_lock import begin_run, stop_when_over
-from blip_tracing.staleness import code_digest
+from blip_tracing.machinery.lock import begin_run, stop_when_over
+from blip_tracing.machinery.staleness import code_digest
+from blip_tracing.vocabulary.experiment import described
 
-SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 DEFAULT_CONFIG = "config/config.yaml"
 
 # Snakemake writes a log of its own, each line of which would show a traceback on a full disk.
@@ -36,8 +40,9 @@ if not workflow.is_main_process:
     with ending_in_one_line():
         stop_when_over(f"{Path.cwd()}: this job is not begun")
 
-# A file given with --configfile stands alone: nothing of the default is merged into it.
-if not workflow.overwrite_configfiles:
+# A file given with --configfile stands alone: nothing of the default is merged into it. Neither is
+# it into what a `module` statement gives, which is there by now beside what --config gives.
+if not workflow.overwrite_configfiles and set(config) <= set(workflow.config_settings.config):
     with ending_in_one_line():
         check_config_file(DEFAULT_CONFIG)
 
@@ -67,41 +72,25 @@ onstart:
         check_clock(config, SHEET)
 
 
-ROWS = SHEET.to_dict("records")
-EXAMPLES = [row["example"] for row in ROWS]
-SHARDS = Known("shard", cut(ROWS, config["shard_size"]))
-PICTURE_SHARDS = Known("shard", cut(pictures_of(ROWS), config["shard_size"]))
-PICTURE_SHARD_OF = {image: shard for shard, images in PICTURE_SHARDS.items() for image in images}
-REMOTE_PICTURES = {
-    Path(picture_path(row["image"])).name: row for row in reversed(ROWS) if is_url(row["image"])
-}
-CHECKSUM_OF = {row["image"]: row["image_sha256"] for row in ROWS}
-UNRELATED = unrelated_rows(ROWS)
-SHARD_OF = {row["example"]: shard for shard, rows in SHARDS.items() for row in rows}
-# For the rules' messages.
-PLACE, PICTURE_PLACE = Place(len(SHARDS)), Place(len(PICTURE_SHARDS))
+PLAN = Plan(config, SHEET.to_dict("records"), Known)
 MODEL = config["model"]["name"]
-LAYERS = Known("layers", group(range(config["model"]["layers"]), config["layers_per_job"], str))
-NOISE_LEVELS = Known(
-    "noise_levels",
-    group(config["tracing"]["noise_levels"], config["noise_levels_per_job"], noise_label),
-)
-SITES = {
-    experiment: Known("site", {site: site for site in config[experiment]["sites"]})
-    for experiment in ["patching", "tracing"]
-}
-LARGE_TABLES = {"patching", "tracing", "controls", "effects"}
 # What a job that runs the model asks a scheduler for.
 GPUS = 0 if config["device"] == "cpu" else 1
 
 
+def one_of(names):
+    """The wildcard that is one of these names."""
+    return "|".join(map(re.escape, names)) or "none"
+
+
 wildcard_constraints:
-    # One name of a file; `Known` says which there are.
-    layers=r"[^/]+",
-    noise_levels=r"[^/]+",
-    picture="|".join(map(re.escape, REMOTE_PICTURES)) or "none",
+    # One name of a file; the plan's `Known` says which there are.
+    experiment=r"[^/]+",
+    part=r"[^/]+",
+    picture=one_of(PLAN.remote_pictures),
+    run=one_of(PLAN.corrupted),
     shard=r"[^/]+",
-    site=r"[^/]+",
+    suffix="csv|parquet",
 
 
 def code_of(script):
@@ -119,11 +108,11 @@ def model_contents(wildcards):
     return checkpoint_digests(MODEL) if is_local(MODEL) else {}
 
 
-def picture_contents(wildcards):
-    """The digest that each picture of a shard must have: a fetched one's is the sheet's, if any."""
-    images = PICTURE_SHARDS[wildcards.shard]
-    found = content_digests({image: [image] for image in images if not is_url(image)})
-    return {image: found[image] if image in found else CHECKSUM_OF[image] for image in images}
+def picture_contents(images):
+    """The digest that each picture must have: a fetched one's is the sheet's, if any."""
+    given = {image: [picture_path(image)] for image in images if not is_url(image)}
+    found = content_digests(given)
+    return {image: found.get(image, PLAN.checksums[image]) for image in images}
 
 
 def picture_input(image):
@@ -132,50 +121,50 @@ def picture_input(image):
     return path if is_url(image) else ancient(path)
 
 
+def own(path):
+    """A file of the workflow's own, from where the study lies."""
+    return os.path.relpath(WORKFLOW / path)
+
+
+def notebook_of(wildcards):
+    """The notebook that makes a page."""
+    return own(f"notebooks/{PLAN.pages[wildcards.page].notebook}.ipynb")
+
+
+def cell_parts(shard):
+    """Every experiment's files of cells and of controls, of a shard."""
+    return {
+        name: [
+            tuple(paths)
+            for paths in zip(
+                PLAN.cell_files(name, shard, "cells", "parquet"),
+                PLAN.cell_files(name, shard, "controls", "parquet"),
+                strict=True,
+            )
+        ]
+        for name in PLAN.experiments
+    }
+
+
 def growing(amount):
     """A resource that grows with each attempt at a job, for profiles that retry."""
     return lambda wildcards, attempt: amount * attempt
 
 
-def rows_of(wildcards):
-    """The sheet's rows of a shard."""
-    return SHARDS[wildcards.shard]
+def model_for(script):
+    """What a job opens the model with, which reruns it when it changes; `open_model` has the rest."""
+    return lambda wildcards: {
+        "contents": model_contents(wildcards),
+        "record": "results/model.json",
+        "dtype": config["model"]["dtype"],
+        "code": code_of(script),
+    }
 
 
-def unrelated_to(wildcards):
-    """Example → the unrelated example that is its null, for the rows of a shard."""
-    examples = [row["example"] for row in SHARDS[wildcards.shard]]
-    return {name: UNRELATED[name]["example"] for name in examples if name in UNRELATED}
-
-
-def encoded_pictures_of(suffix):
-    """The files, by suffix, of the picture shards that hold the pictures of a shard's rows."""
-
-    def files(wildcards):
-        shards = {PICTURE_SHARD_OF[row["image"]] for row in SHARDS[wildcards.shard]}
-        return [f"results/images/{shard}.{suffix}" for shard in sorted(shards)]
-
-    return files
-
-
-def clean_runs_of(path):
-    """The files of a shard and of those that hold its unrelated examples, its own first."""
-
-    def files(wildcards):
-        others = {SHARD_OF[name] for name in unrelated_to(wildcards).values()}
-        shards = [wildcards.shard, *sorted(others - {wildcards.shard})]
-        return [path.format(shard=shard) for shard in shards]
-
-    return files
-
-
-def facts_of_clean_runs(wildcards):
-    """What vouches for the files that a shard's interventions begin from."""
-    baseline = clean_runs_of("results/baseline/{shard}.json")
-    return encoded_pictures_of("json")(wildcards) + baseline(wildcards)
-
-
-def table(name):
-    """Where a whole table lies; those with a row a cell are in the configured format."""
-    suffix = config["tables"]["format"] if name in LARGE_TABLES else "csv"
-    return f"results/tables/{name}.{suffix}"
+def place_of_model(wildcards, threads, resources):
+    """Where a job runs the model, which changes no number: apart, for it must rerun no job."""
+    return {
+        "device": config["device"],
+        "threads": threads,
+        "jobs_per_gpu": resources.get("jobs_per_gpu", 1),
+    }

@@ -1,35 +1,28 @@
 # Effects: what an intervention changes, cell by cell, and its means over examples with intervals.
 
 
-# What one shard's experiments wrote: site after site, job after job.
-PATCHING_PARTS = collect(
-    "{site}/layers_{layers}/{{shard}}", site=config["patching"]["sites"], layers=LAYERS
-)
-TRACING_PARTS = collect(
-    "{site}/noise_{noise_levels}/{{shard}}",
-    site=config["tracing"]["sites"],
-    noise_levels=NOISE_LEVELS,
-)
-
-
 rule measure_effects:
     input:
-        answers="results/answers/{shard}.csv",
         tokens="results/tokens/{shard}.csv",
-        patching=collect("results/patching/{part}.parquet", part=PATCHING_PARTS),
-        patching_controls=collect("results/controls/patching/{part}.parquet", part=PATCHING_PARTS),
-        tracing=collect("results/tracing/{part}.parquet", part=TRACING_PARTS),
-        tracing_controls=collect("results/controls/tracing/{part}.parquet", part=TRACING_PARTS),
-        # Of the first site: nothing is restored, so the floor is the same at every site.
-        floor=collect("results/floor/{part}.parquet", part=TRACING_PARTS[: len(NOISE_LEVELS)]),
-        facts=[
-            "results/baseline/{shard}.json",
-            *collect("results/patching/{part}.json", part=PATCHING_PARTS),
-            *collect("results/tracing/{part}.json", part=TRACING_PARTS),
+        runs=lambda wildcards: PLAN.run_files(wildcards.shard, "parquet"),
+        cells=lambda wildcards: [
+            path
+            for parts in cell_parts(wildcards.shard).values()
+            for paths in parts
+            for path in paths
+        ],
+        facts=lambda wildcards: [
+            *PLAN.run_files(wildcards.shard, "json"),
+            *(
+                path
+                for name in PLAN.experiments
+                for path in PLAN.cell_files(name, wildcards.shard, "cells", "json")
+            ),
         ],
     output:
         effects="results/effects/{shard}.parquet",
         role_means="results/role_means/{shard}.parquet",
+        cell_means="results/cell_means/{shard}.parquet",
         excluded="results/excluded/{shard}.csv",
         facts="results/effects/{shard}.json",
     log:
@@ -39,21 +32,39 @@ rule measure_effects:
     conda:
         "../../envs/tables.yaml"
     params:
+        experiments={name: described(asked) for name, asked in PLAN.experiments.items()},
+        cells=lambda wildcards: cell_parts(wildcards.shard),
         roles=config["effects"]["roles"],
         total_effect=config["effects"]["total_effect"],
         code=code_of("measure_effects.py"),
     message:
-        "measuring the effects, shard {PLACE:{wildcards.shard}}"
+        "measuring the effects, shard {wildcards.shard}"
     script:
         "../scripts/measure_effects.py"
 
 
 rule summarize_effects:
     input:
-        role_means=collect("results/role_means/{shard}.parquet", shard=SHARDS),
-        facts=collect("results/effects/{shard}.json", shard=SHARDS),
+        role_means=collect("results/role_means/{shard}.parquet", shard=PLAN.shards),
+        cell_means=collect("results/cell_means/{shard}.parquet", shard=PLAN.shards),
+        runs=PLAN.table_parts("runs"),
+        facts=[
+            *collect("results/effects/{shard}.json", shard=PLAN.shards),
+            *PLAN.table_facts("runs"),
+        ],
     output:
-        summary="results/tables/summary.csv",
+        summary=report(
+            "results/tables/summary.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "summary"},
+        ),
+        run_means=report(
+            "results/tables/run_means.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "run_means"},
+        ),
         facts="results/tables/summary.provenance.json",
     log:
         "results/logs/summarize_effects.log",
@@ -63,8 +74,11 @@ rule summarize_effects:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        n=len(PLAN.examples),
+        corrupted={name: bool(asked.corrupted) for name, asked in PLAN.experiments.items()},
+        runs=[described(run) for run in PLAN.averaged_runs],
         resamples=config["effects"]["resamples"],
-        seed=config["tracing"]["seed"],
+        seed=config["effects"]["seed"],
         code=code_of("summarize_effects.py"),
     message:
         "averaging the effects over the examples"

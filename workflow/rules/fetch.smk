@@ -1,4 +1,4 @@
-# What comes from outside: the model, the pictures, and the pictures' states.
+# What comes from outside: the model and the pictures.
 
 
 rule fetch_model:
@@ -32,38 +32,9 @@ rule fetch_image:
     conda:
         "../../envs/tables.yaml"
     params:
-        url=lambda wildcards: REMOTE_PICTURES[wildcards.picture]["image"],
-        sha256=lambda wildcards: REMOTE_PICTURES[wildcards.picture]["image_sha256"],
+        url=lambda wildcards: PLAN.remote_pictures[wildcards.picture]["image"],
+        sha256=lambda wildcards: PLAN.remote_pictures[wildcards.picture]["image_sha256"],
     message:
         "fetching {params.url}"
     script:
         "../scripts/fetch_image.py"
-
-
-rule encode_images:
-    input:
-        model="results/model.json",
-        pictures=lambda wildcards: [
-            picture_input(image) for image in PICTURE_SHARDS[wildcards.shard]
-        ],
-    output:
-        states="results/images/{shard}.safetensors",
-        facts="results/images/{shard}.json",
-    log:
-        "results/logs/encode_images/{shard}.log",
-    conda:
-        "../../envs/model.yaml"
-    resources:
-        gpu=GPUS,
-        mem_mb=growing(4000),
-        runtime=growing(30),
-    params:
-        images=lambda wildcards: PICTURE_SHARDS[wildcards.shard],
-        contents=picture_contents,
-        model=model_contents,
-        dtype=config["model"]["dtype"],
-        code=code_of("encode_images.py"),
-    message:
-        "encoding pictures, shard {PICTURE_PLACE:{wildcards.shard}}"
-    script:
-        "../scripts/encode_images.py"

@@ -1,103 +1,113 @@
-# Reports: papermill runs a notebook on the tables; figures are saved beside the page.
+# Reports: papermill runs a notebook on the tables; figures are saved beside the page. What of all
+# this Snakemake's own report shows (`snakemake --report report.zip`) is marked here too.
 
 
-REPORTS = ["baseline", *EXPERIMENTS, "runtime"]
-SHOWN_TABLES = {
-    page: {name: table(name) for name in [*names, "answers", "tokens"]}
-    for page, names in {
-        "baseline": ["baseline"],
-        "patching": ["patching"],
-        "tracing": ["tracing", "floor", "summary"],
-    }.items()
-}
-# What vouches for them.
-SHOWN_FACTS = {
-    page: collect("results/tables/{group}.provenance.json", group=groups)
-    for page, groups in {
-        "baseline": ["baseline"],
-        "patching": ["baseline", "patching"],
-        "tracing": ["baseline", "tracing", "summary"],
-    }.items()
-}
+# The report's first page.
+report: "../report/workflow.rst"
 
 
-rule render_baseline:
-    input:
-        notebook="workflow/notebooks/baseline.ipynb",
-        template="workflow/report/notebook.html.j2",
-        tables=SHOWN_TABLES["baseline"].values(),
-        facts=SHOWN_FACTS["baseline"],
-        pictures=SHOWN_PICTURE_FILES,
-        picture_facts=SHOWN_PICTURE_FACTS,
-    output:
-        notebook="reports/baseline.ipynb",
-        page=page_in_report("baseline"),
-        figures=figures_in_report("baseline"),
-    log:
-        "results/logs/render_baseline.log",
-    conda:
-        "../../envs/report.yaml"
-    params:
-        parameters={
-            "tables": SHOWN_TABLES["baseline"],
-            "examples": SHOWN,
-            "pictures": SHOWN_PICTURES,
-        },
-        n=len(EXAMPLES),
-        code=[code_of("render_report.py"), code_of("../notebooks/baseline.ipynb")],
-    message:
-        "rendering the report of the answers"
-    script:
-        "../scripts/render_report.py"
-
-
-rule render_patching:
-    input:
-        notebook="workflow/notebooks/patching.ipynb",
-        template="workflow/report/notebook.html.j2",
-        tables=SHOWN_TABLES["patching"].values(),
-        facts=SHOWN_FACTS["patching"],
-    output:
-        notebook="reports/patching.ipynb",
-        page=page_in_report("patching"),
-        figures=figures_in_report("patching"),
-    log:
-        "results/logs/render_patching.log",
-    conda:
-        "../../envs/report.yaml"
-    params:
-        parameters={"tables": SHOWN_TABLES["patching"], "examples": SHOWN},
-        n=len(EXAMPLES),
-        code=[code_of("render_report.py"), code_of("../notebooks/patching.ipynb")],
-    message:
-        "rendering the report of the patches"
-    script:
-        "../scripts/render_report.py"
-
-
-rule render_tracing:
-    input:
-        notebook="workflow/notebooks/tracing.ipynb",
-        template="workflow/report/notebook.html.j2",
-        tables=SHOWN_TABLES["tracing"].values(),
-        facts=SHOWN_FACTS["tracing"],
-    output:
-        notebook="reports/tracing.ipynb",
-        page=page_in_report("tracing"),
-        figures=figures_in_report("tracing"),
-    log:
-        "results/logs/render_tracing.log",
-    conda:
-        "../../envs/report.yaml"
-    params:
-        parameters={
-            "tables": SHOWN_TABLES["tracing"],
+SHOWN = [row["example"] for row in PLAN.shown]
+SHOWN_PICTURES = {row["example"]: picture_path(row["image"]) for row in PLAN.shown}
+# Of these pictures: as inputs, and the facts that say which pictures were answered about.
+SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown]
+SHOWN_PICTURE_FACTS = PLAN.picture_facts(PLAN.shown)
+PARAMETERS = {
+    "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
+    "replication": {"source": config["published"]},
+    **{
+        name: {
             "examples": SHOWN,
             "draws_at": config["report"]["draws_at"],
+            "experiment": described(asked),
+        }
+        for name, asked in PLAN.experiments.items()
+    },
+}
+
+
+rule render:
+    input:
+        notebook=notebook_of,
+        template=own("report/notebook.html.j2"),
+        tables=lambda wildcards: map(PLAN.table, PLAN.pages[wildcards.page].tables),
+        facts=lambda wildcards: PLAN.facts(PLAN.pages[wildcards.page].tables),
+        pictures=lambda wildcards: SHOWN_PICTURE_FILES if wildcards.page == "baseline" else [],
+        picture_facts=lambda wildcards: SHOWN_PICTURE_FACTS if wildcards.page == "baseline" else [],
+    output:
+        notebook="reports/{page}.ipynb",
+        page=report(
+            "reports/{page}.html",
+            caption="../report/page.rst",
+            category="Reports",
+            labels={"report": "{page}"},
+        ),
+        # PNG: in an SVG a browser that lacks the figures' font sets the text in another.
+        figures=report(
+            directory("reports/figures/{page}"),
+            patterns=["{figure}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{page}",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/logs/render/{page}.log",
+    wildcard_constraints:
+        page=one_of(PLAN.pages),
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        parameters=lambda wildcards: {
+            **PARAMETERS[wildcards.page],
+            "scripts": own("scripts"),
+            "tables": {name: PLAN.table(name) for name in PLAN.pages[wildcards.page].tables},
+            "figures": f"reports/figures/{wildcards.page}",
         },
-        n=len(EXAMPLES),
-        code=[code_of("render_report.py"), code_of("../notebooks/tracing.ipynb")],
+        n=len(PLAN.examples),
+        code=lambda wildcards: [
+            code_of("render_report.py"),
+            code_digest(notebook_of(wildcards)),
+        ],
     message:
-        "rendering the report of the traces"
+        "rendering the report {wildcards.page}"
     script:
         "../scripts/render_report.py"
+
+
+use rule render as render_runtime with:
+    input:
+        notebook=own("notebooks/runtime.ipynb"),
+        template=own("report/notebook.html.j2"),
+        tables=["results/runtimes.csv"],
+        facts=["results/runtimes.provenance.json"],
+    output:
+        notebook="reports/runtime.ipynb",
+        page=report(
+            "reports/runtime.html",
+            caption="../report/runtime.rst",
+            category="Reports",
+            labels={"report": "runtime"},
+        ),
+        figures=report(
+            directory("reports/figures/runtime"),
+            patterns=["{figure}.png"],
+            caption="../report/runtime.rst",
+            category="Figures",
+            subcategory="runtime",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/logs/render_runtime.log",
+    params:
+        parameters={
+            "tables": {"runtimes": "results/runtimes.csv"},
+            "figures": "reports/figures/runtime",
+            "scripts": own("scripts"),
+        },
+        n=len(PLAN.examples),
+        code=[code_of("render_report.py"), code_digest(own("notebooks/runtime.ipynb"))],
+    message:
+        "rendering the report of what the jobs took"

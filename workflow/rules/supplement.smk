@@ -5,25 +5,23 @@ from snakemake.common import __version__ as SNAKEMAKE_VERSION
 # Given files of which the archive holds what they were when it was written.
 SUPPLEMENT_TEXTS = {
     "sheet": config["examples"],
-    "methods": "workflow/report/methods.md.j2",
-    "pages": "workflow/report/story.typ",
-    "tables": "workflow/report/tables.tex.j2",
-    "references": "workflow/report/references.bib",
+    "methods": own("report/methods.md.j2"),
+    "pages": own("report/story.typ"),
+    "tables": own("report/tables.tex.j2"),
+    "references": own("report/references.bib"),
 }
 PROJECT_FILES = [
-    "Snakefile",
-    "LICENSE",
-    "requirements.txt",
-    *map(str, sorted(Path("envs").glob("*.yaml"))),
-    *map(str, sorted(Path("workflow/rules").glob("*.smk"))),
+    *(own(f"../{name}") for name in ("Snakefile", "LICENSE", "requirements.txt")),
+    *(own(path) for path in sorted((WORKFLOW.parent / "envs").glob("*.yaml"))),
+    *(own(path) for path in sorted((WORKFLOW / "rules").glob("*.smk"))),
 ]
 
 
 rule write_supplement:
     input:
-        **{name: table(name) for name in STORY_TABLES},
+        **{name: PLAN.table(name) for name in PLAN.told},
         **SUPPLEMENT_TEXTS,
-        facts=collect("results/tables/{group}.provenance.json", group=STORY_STAGES),
+        facts=PLAN.facts(PLAN.told),
         pictures=SHOWN_PICTURE_FILES,
         picture_facts=SHOWN_PICTURE_FACTS,
         project=PROJECT_FILES,
@@ -40,9 +38,9 @@ rule write_supplement:
         **STORY_PARAMS,
         contents=contents_of(*SUPPLEMENT_TEXTS.values(), *PROJECT_FILES),
         facts={
-            "pictures": len(pictures_of(ROWS)),
+            "pictures": len(PLAN.checksums),
             "given_answers": any(
-                row.get(column) for row in ROWS for column in ["base_answer", "source_answer"]
+                row.get(column) for row in PLAN.rows for column in ["base_answer", "source_answer"]
             ),
             "snakemake": SNAKEMAKE_VERSION,
         },

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from blip_tracing.files import digests, read_json, read_record
-from blip_tracing.logs import log_to
-from blip_tracing.provenance import write_facts
-from blip_tracing.tables import write_table
-from blip_tracing.usage import MEASURED, usage_beside
+from blip_tracing.given.provenance import write_facts
+from blip_tracing.machinery.files import digests, read_json, read_record
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.machinery.tables import write_table
+from blip_tracing.machinery.usage import MEASURED, usage_beside
 
 
 def read_runtimes(logs: Sequence[str], devices: Sequence[str]) -> pd.DataFrame:

@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from blip_tracing.files import check_files, digests
-from blip_tracing.logs import log_to
-from blip_tracing.provenance import merge_facts, write_facts
-from blip_tracing.published import read_published
-from blip_tracing.replication import compare, judge
-from blip_tracing.tables import read_table, write_table
+from blip_tracing.given.provenance import merge_facts, write_facts
+from blip_tracing.machinery.files import check_files, digests
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.machinery.tables import read_table, write_table
+from blip_tracing.meaning.replication.compare import compare, judge
+from blip_tracing.meaning.replication.published import read_published
 
 logger = logging.getLogger(__name__)
 

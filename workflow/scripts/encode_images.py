@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from blip_tracing.errors import InputError
-from blip_tracing.files import sha256_of
-from blip_tracing.logs import log_to
-from blip_tracing.model import encode_pictures, model_of, name_device
-from blip_tracing.pictures import open_picture, picture_path
-from blip_tracing.provenance import describe_job, write_facts
-from blip_tracing.tensors import write_tensors
+from blip_tracing.given.pictures import open_picture, picture_path
+from blip_tracing.machinery.files import sha256_of
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.machinery.tensors import write_tensors
+from blip_tracing.models.load import encode_pictures
+from blip_tracing.models.loaded import Loaded, open_model
 
 
 def check_expected(digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -25,25 +25,25 @@ def check_expected(digests: Mapping[str, str], expected: Mapping[str, str]) -> N
             )
 
 
+def encode_shard(loaded: Loaded, images: Mapping[str, str], states: str, facts: str) -> None:
+    """Write states (S, D) under each picture's name in the sheet, and their facts.
+
+    images: name → the digest that it must have, "" for any.
+    """
+    paths = {image: picture_path(image) for image in images}
+    pictures = (open_picture(path) for path in paths.values())
+    encoded = encode_pictures(loaded.blip, loaded.checkpoint.directory, pictures)
+    write_tensors(dict(zip(paths, encoded, strict=True)), states)
+    digests = {image: sha256_of([path]) for image, path in paths.items()}
+    check_expected(digests, images)
+    loaded.vouch(facts, [states], pictures=digests)
+
+
 def main(snakemake: Any) -> None:
-    """Write states (S, D) under each picture's name in the sheet."""
+    """Run as the script of the rule `encode_images`."""
     output, params = snakemake.output, snakemake.params
-    with log_to(snakemake.log[0]), model_of(snakemake) as (checkpoint, model):
-        paths = {image: picture_path(image) for image in params.images}
-        pictures = (open_picture(path) for path in paths.values())
-        states = encode_pictures(model, checkpoint.directory, pictures)
-        write_tensors(dict(zip(paths, states, strict=True)), output.states)
-        digests = {image: sha256_of([path]) for image, path in paths.items()}
-        check_expected(digests, params.contents)
-        facts = describe_job(
-            checkpoint,
-            name_device(model.device),
-            params.dtype,
-            params.code,
-            [output.states],
-            pictures=digests,
-        )
-        write_facts(facts, output.facts)
+    with log_to(snakemake.log[0]), open_model([], **params.model, **params.place) as loaded:
+        encode_shard(loaded, params.images, output.states, output.facts)
 
 
 if "snakemake" in globals():

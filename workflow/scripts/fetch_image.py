@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from blip_tracing.downloads import download_picture
-from blip_tracing.logs import log_to
+from blip_tracing.given.downloads import download_picture
+from blip_tracing.machinery.logs import log_to
 
 
 def main(snakemake: Any) -> None:

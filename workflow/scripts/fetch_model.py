@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
-from blip_tracing.checkpoint import Checkpoint, resolve
-from blip_tracing.inputs import check_against_checkpoint, load_sheet
-from blip_tracing.logs import log_to
+from blip_tracing.given.checkpoint import Checkpoint, resolve
+from blip_tracing.given.checks import check_against_checkpoint
+from blip_tracing.given.sheet import load_sheet
+from blip_tracing.machinery.logs import log_to
 
 logger = logging.getLogger(__name__)
 

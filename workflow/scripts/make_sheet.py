@@ -21,11 +21,10 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from blip_tracing.checkpoint import fetch_from_hub, is_local, read_architecture
-from blip_tracing.downloads import download_picture
 from blip_tracing.errors import InputError
-from blip_tracing.files import written_whole
-from blip_tracing.pairs import (
+from blip_tracing.given.checkpoint import fetch_from_hub, is_local, read_architecture
+from blip_tracing.given.downloads import download_picture
+from blip_tracing.given.pairs import (
     PAIRINGS,
     Ask,
     Drop,
@@ -40,9 +39,10 @@ from blip_tracing.pairs import (
     screen,
     sheet_of,
 )
-from blip_tracing.pictures import is_url, open_picture, picture_path
-from blip_tracing.tables import write_table
-from blip_tracing.tokens import load_tokenizer, tokenize
+from blip_tracing.given.pictures import is_url, open_picture, picture_path
+from blip_tracing.given.tokens import load_tokenizer, tokenize
+from blip_tracing.machinery.files import written_whole
+from blip_tracing.machinery.tables import write_table
 
 COCO = "http://images.cocodataset.org/train2017/{id:012d}.jpg"
 
@@ -56,9 +56,8 @@ def ask_model(directory: str, device: str, pictures: str, cores: int) -> Iterato
     """
     import torch
 
-    from blip_tracing.engine import ImageMemory, ResumableBlip
-    from blip_tracing.experiments import run_question
-    from blip_tracing.model import encode_pictures, load_model, use_device, use_threads
+    from blip_tracing.models.blip_vqa import PictureMemory, ResumableBlip
+    from blip_tracing.models.load import encode_pictures, load_model, use_device, use_threads
 
     use_threads(cores)
     tokenizer = load_tokenizer(directory)
@@ -67,15 +66,17 @@ def ask_model(directory: str, device: str, pictures: str, cores: int) -> Iterato
         model = ResumableBlip(blip)
 
         @lru_cache(maxsize=1)
-        def look_at(picture: int) -> ImageMemory:
+        def look_at(picture: int) -> PictureMemory:
             file = open_picture(fetch(pictures.format(id=picture)))
             (states,) = encode_pictures(blip, directory, [file])
-            return model.read_images(states[None])
+            return model.read_pictures(states[None])
 
         @cache
         def ask(picture: int, question: str) -> str:
             token_ids = [token_id for _, token_id, _ in tokenize(tokenizer, question)]
-            _, logits = run_question(model, look_at(picture), token_ids)
+            inputs = model.embed(torch.tensor([token_ids]))
+            logits = model.run(inputs[:, None], look_at(picture)).logits
+            assert logits is not None
             return tokenizer.id_to_token(int(logits.argmax())) or ""
 
         yield ask

@@ -1,70 +1,72 @@
 """Turn a shard's measurements into effects, their means over roles, and what is left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pandas as pd
 
-from blip_tracing.effects import (
+from blip_tracing.given.provenance import merge_facts, write_facts
+from blip_tracing.machinery.files import check_files
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.machinery.tables import read_table, table_writer, write_table
+from blip_tracing.meaning.effects import (
     EFFECTS,
+    average_cells,
     average_draws,
     average_roles,
     classify,
-    join_excluded,
     list_excluded,
-    list_runs,
-    patching_cells,
-    tracing_cells,
+    measure_cells,
 )
-from blip_tracing.files import check_files
-from blip_tracing.logs import log_to
-from blip_tracing.provenance import merge_facts, write_facts
-from blip_tracing.roles import assign_roles
-from blip_tracing.tables import read_table, table_writer, write_table
+from blip_tracing.meaning.roles import assign_roles
+from blip_tracing.vocabulary.experiment import experiment_from
+
+Cells = Mapping[str, Sequence[tuple[str, str]]]
 
 
 def measure_shard(
-    files: Any, answers: pd.DataFrame, floors: Sequence[pd.DataFrame]
+    experiments: Mapping[str, Mapping[str, Any]], cells: Cells, runs: pd.DataFrame
 ) -> Iterator[pd.DataFrame]:
-    """Yield the cells of all patches, then those of one file of traces after the other.
+    """Yield measured cells, all layers of the levels that they are of, experiment by experiment.
 
-    files: the job's inputs `patching` and `tracing`, and `patching_controls` and
-    `tracing_controls` in the same order, none where there was no such experiment; floors: the
-    tables `floor` of all noise levels. One file of traces is in memory at a time.
+    experiments: as `described`; cells: each one's files of cells and of controls. A job does all
+    layers of some levels, whose file is in memory alone; without levels, it does some layers.
     """
-    if files.patching:
-        patches, controls = (
-            pd.concat([read_table(path) for path in paths])
-            for paths in (files.patching, files.patching_controls)
-        )
-        yield patching_cells(patches, controls, answers)
-    for paths in zip(files.tracing, files.tracing_controls, strict=True):
-        traces, controls = map(read_table, paths)
-        yield tracing_cells(traces, pd.concat(floors), controls, answers)
+    for name, described in experiments.items():
+        experiment = experiment_from(described)
+        parts = [[paths] for paths in cells[name]] if experiment.levels else [cells[name]]
+        for files in parts:
+            measured, controls = (
+                pd.concat(map(read_table, paths), ignore_index=True)
+                for paths in zip(*files, strict=True)
+            )
+            yield measure_cells(experiment, measured, controls, runs)
 
 
 def main(snakemake: Any) -> None:
-    """Write the shard's effects, role means and exclusions, and their facts."""
+    """Write the shard's effects, their means and exclusions, and their facts."""
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     with log_to(snakemake.log[0]):
         check_files(files.facts, sorted(set(files) - set(files.facts)))
-        answers = read_table(files.answers)
-        floors = [read_table(path) for path in files.floor]
+        runs = pd.concat([read_table(path) for path in files.runs], ignore_index=True)
         roles = assign_roles(read_table(files.tokens), params.roles)
         excluded = []
-        with (
-            table_writer(output.effects) as add_effects,
-            table_writer(output.role_means) as add_means,
-        ):
-            add_means(list_runs(answers, floors))
-            for measured in measure_shard(files, answers, floors):
+        with ExitStack() as stack:
+            add_effects, add_roles, add_cells = (
+                stack.enter_context(table_writer(path))
+                for path in (output.effects, output.role_means, output.cell_means)
+            )
+            for measured in measure_shard(params.experiments, params.cells, runs):
                 cells = classify(measured, roles, params.total_effect)
                 effects = average_draws(cells)
                 add_effects(effects[EFFECTS])
-                add_means(average_roles(cells))
-                excluded.append(list_excluded(effects, answers))
-        write_table(join_excluded(excluded), output.excluded)
-        facts = merge_facts(files.facts, [output.effects, output.role_means, output.excluded])
+                add_roles(average_roles(cells))
+                add_cells(average_cells(cells))
+                excluded.append(list_excluded(effects, runs))
+        write_table(pd.concat(excluded), output.excluded)
+        written = [output.effects, output.role_means, output.cell_means, output.excluded]
+        facts = merge_facts(files.facts, written)
         rules = {"total_effect": params.total_effect, "roles": params.roles}
         write_facts({**facts, **rules}, output.facts)
 

@@ -16,11 +16,12 @@ from jinja2 import FileSystemLoader
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from blip_tracing.files import check_files, written_whole
-from blip_tracing.logs import log_to
-from blip_tracing.pictures import check_answered
+from blip_tracing.given.pictures import check_answered
+from blip_tracing.machinery.files import check_files, written_whole
+from blip_tracing.machinery.logs import log_to
 
 TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+HEADING = re.compile(r"# (.+)")
 
 # Papermill's cell of the parameters given, to which it also gives a random name.
 INJECTED = "injected-parameters"
@@ -45,7 +46,7 @@ def render(
     Relative paths among the parameters count from the current folder; template: of the page. Both
     files appear whole, after all cells have run, or not at all.
     """
-    result = without_the_hour(execute(notebook, parameters))
+    result = titled(without_the_hour(execute(notebook, parameters)))
     contents = {executed: nbformat.writes(result), page: page_of(result, template)}
     for path, content in contents.items():
         with written_whole(path) as file:
@@ -95,6 +96,20 @@ def without_the_hour(notebook: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 output.data.pop("text/plain", None)
+    return notebook
+
+
+def titled(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook, titled as its first heading; without one it keeps its own title."""
+    texts = [
+        output.get("data", {}).get("text/markdown", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    ]
+    texts += [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    headings = (heading for text in texts if (heading := HEADING.match(text)))
+    if first := next(headings, None):
+        notebook.metadata.title = first[1]
     return notebook
 
 

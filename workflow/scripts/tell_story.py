@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from blip_tracing.files import check_files, written_whole
-from blip_tracing.logs import log_to
-from blip_tracing.page import Links, page_of
-from blip_tracing.pictures import check_answered
-from blip_tracing.runs import read_run
-from blip_tracing.story import tell
+from blip_tracing.given.pictures import check_answered
+from blip_tracing.machinery.files import check_files, written_whole
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.printing.page import Links, page_of
+from blip_tracing.telling.finished_run import read_run
+from blip_tracing.telling.story import tell
 
 
 def addresses(paths: Iterable[str], page: str | os.PathLike[str]) -> dict[str, str]:

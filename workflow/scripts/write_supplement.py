@@ -14,17 +14,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from blip_tracing import latex
-from blip_tracing.crate import METADATA, Described, describe
-from blip_tracing.document import write_document
-from blip_tracing.figures import save_figure
-from blip_tracing.files import check_files, sha256_of, written_whole
-from blip_tracing.journal_figures import WIDTHS, journal_figures
-from blip_tracing.logs import log_to
-from blip_tracing.methods import methods_of
-from blip_tracing.pictures import check_answered
-from blip_tracing.runs import read_run, stage_of
-from blip_tracing.story import Run, Story, tell
+from blip_tracing.drawing.figures import save_figure
+from blip_tracing.drawing.journal_figures import WIDTHS, journal_figures
+from blip_tracing.given.pictures import check_answered
+from blip_tracing.machinery.files import check_files, sha256_of, written_whole
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.printing import latex
+from blip_tracing.printing.crate import METADATA, Described, describe
+from blip_tracing.printing.document import write_document
+from blip_tracing.telling.finished_run import read_run, stage_of
+from blip_tracing.telling.methods import methods_of
+from blip_tracing.telling.story import Run, Story, tell
+from blip_tracing.vocabulary.tables import meaning_of
 
 # The first moment that a zip archive can hold: those of the files would differ between runs.
 UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -36,20 +37,6 @@ DESCRIPTION = (
     "make the same bytes; the day of publication, the authors and the licence of the results are "
     "for their authors to add."
 )
-TABLES = {
-    "baseline": "the most probable first answer tokens to each question",
-    "answers": "how each clean run scores both answers",
-    "tokens": "the tokens of the questions",
-    "patching": "probabilities and logits of both answers after each patch",
-    "tracing": "probabilities and logits of both answers with each state restored",
-    "floor": "probabilities and logits of both answers with noise and nothing restored",
-    "controls": "interventions whose outcome is known, and the null",
-    "effects": "what each intervention changes, mean over the draws",
-    "excluded": "what averages leave out, and why",
-    "summary": "effects averaged over the examples, with intervals and tests",
-    "published": "each published number beside the run’s",
-    "verdicts": "a verdict on each published quantity",
-}
 LATEX = {
     "answers.tex": "table of the questions and answers",
     "baseline.tex": "table of the most probable first answer tokens",
@@ -84,8 +71,7 @@ class Templates:
 
 def print_figures(run: Run, story: Story, folder: Path) -> Iterator[tuple[str, Described]]:
     """Draw the figures at the widths of a journal's columns: their names, and what they are."""
-    sites = {experiment: run.config[experiment]["sites"] for experiment in ("patching", "tracing")}
-    for figure in journal_figures(story, run.tables, list(run.pictures), sites):
+    for figure in journal_figures(story, run.tables, list(run.pictures), run.experiments):
         caption = figure.caption
         for column, width in WIDTHS.items():
             name = f"figures/{column}/{figure.name}"
@@ -101,7 +87,7 @@ def tables_in_latex(run: Run, template: str) -> dict[str, str]:
     """
     tables, shown = run.tables, list(run.pictures)
     texts = {
-        "answers.tex": latex.answers_table(tables["answers"], shown),
+        "answers.tex": latex.answers_table(tables["runs"], shown),
         "baseline.tex": latex.baseline_table(tables["baseline"], shown),
     }
     if "summary" in tables:
@@ -144,7 +130,7 @@ def files_of_the_run(
     """The files that the archive takes as they are, by their names in it."""
     parts = {"examples.tsv": Described(Path(sheet), "the sheet of examples")}
     for name, path in tables.items():
-        parts[f"tables/{Path(path).name}"] = Described(Path(path), TABLES.get(name, name))
+        parts[f"tables/{Path(path).name}"] = Described(Path(path), meaning_of(name))
     for path in facts:
         words = f"model, versions, device, seed and digests behind the tables of {stage_of(path)}"
         parts[f"tables/{Path(path).name}"] = Described(Path(path), words)

@@ -1,0 +1,149 @@
+"""Each token of a question takes the first role whose rules all hold for it."""
+
+import pandas as pd
+import pytest
+
+from blip_tracing.errors import InputError
+from blip_tracing.meaning.roles import assign_roles, roles_of
+from blip_tracing.vocabulary.config import Effects
+from blip_tracing.vocabulary.roles import check_roles
+
+Rules = list[dict[str, str]]
+DEFAULT: Rules = [rule.model_dump(exclude_none=True) for rule in Effects().roles]
+BEFORE = "before noun"
+
+
+def tokens_of(question: str) -> list[str]:
+    return ["[CLS]", *question.split(), "[SEP]"]
+
+
+def roles(base: str, source: str, rules: Rules) -> list[str]:
+    check_roles(rules)
+    return roles_of(tokens_of(base), tokens_of(source), rules)
+
+
+def test_the_default_tells_what_stands_before_the_word_that_differs() -> None:
+    found = roles("what color is the dog", "what color is the cat", DEFAULT)
+    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, BEFORE, "noun", "[SEP]"]
+
+
+def test_what_no_rule_holds_for_has_no_role() -> None:
+    found = roles("what thing is white today", "what thing is green today", DEFAULT)
+    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, "noun", "", "[SEP]"]
+
+
+def test_nothing_stands_before_a_role_that_the_example_lacks() -> None:
+    assert roles("what is it", "what is it", DEFAULT) == ["[CLS]", "", "", "", "[SEP]"]
+
+
+def test_before_and_after_are_of_the_first_and_the_last_token() -> None:
+    rules = [
+        {"role": "early", "before": "noun"},
+        {"role": "late", "after": "noun"},
+        {"role": "noun", "pair": "differs"},
+    ]
+    found = roles("is red or blue nice", "is pink or grey nice", rules)
+    assert found == ["early", "early", "noun", "", "noun", "late", "late"]
+
+
+@pytest.mark.parametrize(
+    ("base", "source", "expected"),
+    [
+        # Beyond the source question's end a token differs; the ends themselves never do.
+        ("a b c", "a", ["same", "same", "differs", "differs", "same"]),
+        ("a", "a b c", ["same", "same", "same"]),
+        ("a b", "b", ["same", "differs", "differs", "same"]),
+    ],
+)
+def test_questions_of_different_lengths_are_compared_position_by_position(
+    base: str, source: str, expected: list[str]
+) -> None:
+    rules = [{"role": "differs", "pair": "differs"}, {"role": "same", "pair": "same"}]
+    assert roles(base, source, rules) == expected
+
+
+def test_a_pattern_matches_the_whole_token() -> None:
+    rules = [{"role": "colour", "token": "red|blue"}, {"role": "piece", "token": "##.*"}]
+    assert roles("redder red ##ish", "a b c", rules) == ["", "", "colour", "piece", ""]
+
+
+def test_all_rules_of_a_role_hold_and_the_first_such_role_is_taken() -> None:
+    rules = [
+        {"role": "new colour", "token": "red|blue", "pair": "differs"},
+        {"role": "colour", "token": "red|blue"},
+        {"role": "rest"},
+    ]
+    found = roles("red and blue", "red and pink", rules)
+    assert found == ["rest", "colour", "rest", "new colour", "rest"]
+
+
+def test_a_role_that_others_refer_to_is_what_earlier_roles_have_left_it() -> None:
+    """The number differs too, but is no noun, so "big" stands before the noun "dogs"."""
+    rules = [
+        {"role": "number", "token": "two|three"},
+        {"role": "before", "before": "noun"},
+        {"role": "noun", "pair": "differs"},
+    ]
+    found = roles("two big dogs", "three big cats", rules)
+    assert found == ["before", "number", "before", "noun", ""]
+
+
+def test_roles_may_refer_to_roles_that_refer_to_others() -> None:
+    rules = [
+        {"role": "between", "after": "early", "before": "end"},
+        {"role": "early", "before": "verb"},
+        {"role": "verb", "token": "is"},
+        {"role": "end", "token": r"\[SEP\]"},
+    ]
+    found = roles("what is it", "what is it", rules)
+    assert found == ["early", "early", "between", "between", "end"]
+
+
+def test_each_example_has_a_row_a_token_of_its_base_question() -> None:
+    """Whatever the order of the rows."""
+    pairs = {"b": ("the dog", "the cat"), "a": ("dog", "dog")}
+    rows = [
+        (example, which, position, token)
+        for example, pair in pairs.items()
+        for which, question in zip(("base", "source"), pair, strict=True)
+        for position, token in enumerate(tokens_of(question))
+    ]
+    tokens = pd.DataFrame(rows, columns=["example", "question", "position", "token"])
+    found = assign_roles(tokens.iloc[::-1], DEFAULT).sort_values(["example", "position"])
+    assert [tuple(row) for row in found.itertuples(index=False)] == [
+        ("a", 0, "[CLS]"), ("a", 1, ""), ("a", 2, "[SEP]"),
+        ("b", 0, "[CLS]"), ("b", 1, BEFORE), ("b", 2, "noun"), ("b", 3, "[SEP]"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            [{"role": "early", "before": "nuon"}, {"role": "noun", "pair": "differs"}],
+            "effects.roles[0].before: 'nuon' is not a role; known are early, noun",
+        ),
+        (
+            [{"role": "start", "token": "[CLS"}],
+            "effects.roles[0].token: '[CLS' is no regular expression",
+        ),
+        (
+            [{"role": "noun"}, {"role": "noun", "token": "dog"}],
+            "effects.roles[1].role: 'noun' is given twice; name each role once",
+        ),
+        (
+            [{"role": "all"}],
+            "effects.roles[0].role: 'all' is the mean over all cells; take another name",
+        ),
+        (
+            [{"role": "a", "before": "b"}, {"role": "b", "after": "a"}],
+            "effects.roles: refer to each other in a circle: ",
+        ),
+        ([{"role": "a", "after": "a"}], "effects.roles: refer to each other in a circle: a;"),
+    ],
+)
+def test_rules_that_say_nothing_are_refused_in_one_line(rules: Rules, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_roles(rules)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)

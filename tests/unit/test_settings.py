@@ -1,0 +1,553 @@
+"""A wrong configuration is said in one line that names the key and the mend."""
+
+import copy
+import datetime as dt
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from refusals import LEVELS, SCHEMAS, SHIPPED, SMALLEST, refusal, with_key
+
+from blip_tracing.given.settings import TABLE_DIGITS, fill_config
+from blip_tracing.machinery.tables import FLOAT_FORMAT
+from blip_tracing.vocabulary.config import LARGEST, TAKEN, Config
+from blip_tracing.vocabulary.corruptions import KINDS, PLACES
+from blip_tracing.vocabulary.experiment import BASE, CLEAN, QUESTIONS, SOURCE
+from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.sites import SITES
+
+SITE = next(iter(SITES))
+CONFIG_SCHEMA = json.loads((SCHEMAS / "config.schema.json").read_text())
+SHEET_SCHEMA = yaml.safe_load((SCHEMAS / "examples.schema.yaml").read_text())
+
+
+def config_refusal(config: dict[str, Any]) -> str:
+    return refusal(fill_config, config)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    nothing_to_compare_with = {"published": ""}
+    assert fill_config(config) == nothing_to_compare_with | config, "it shows every key"
+
+
+def test_the_smallest_configuration_is_enough() -> None:
+    assert fill_config(SMALLEST)["experiments"] == {}
+
+
+def test_what_is_given_is_left_as_it_is() -> None:
+    given = copy.deepcopy(SMALLEST)
+    fill_config(given)
+    assert given == SMALLEST
+
+
+def test_the_defaults_of_every_group_are_filled_in() -> None:
+    given = {
+        **SMALLEST,
+        "runs": {"noisy": {"of": BASE, "corrupt": {}}},
+        "experiments": {"tracing": {"receiver": "noisy", "donor": BASE}},
+    }
+    assert fill_config(given) == {
+        "model": {**SMALLEST["model"], "revision": "main", "dtype": "float32"},
+        "device": "auto",
+        "examples": "config/examples.tsv",
+        "runs": {
+            "noisy": {
+                "of": BASE,
+                "corrupt": {
+                    "kind": "gaussian",
+                    "at": "question.embeddings",
+                    "levels": [0.1, 0.5, 1, 2, 5, 10, 20],
+                    "draws": 10,
+                    "seed": 0,
+                },
+            }
+        },
+        "experiments": {
+            "tracing": {"receiver": "noisy", "donor": BASE, "sites": ["encoder.block_input"]}
+        },
+        "metrics": ["probability", "logit"],
+        "shard_size": 16,
+        "layers_per_job": 1,
+        "noise_levels_per_job": 1,
+        "controls": {"null_draws": 1},
+        "effects": {
+            "total_effect": 0.05,
+            "roles": [
+                {"role": "[CLS]", "token": r"\[CLS\]"},
+                {"role": "before noun", "before": "noun"},
+                {"role": "noun", "pair": "differs"},
+                {"role": "[SEP]", "token": r"\[SEP\]"},
+            ],
+            "resamples": 2000,
+            "seed": 0,
+        },
+        "tables": {"format": "csv"},
+        "published": "",
+        "report": {"examples": 12, "draws_at": 1.0},
+    }
+
+
+ROLES = "effects.roles"
+DRAWS, SEED = "runs.noisy.corrupt.draws", "runs.noisy.corrupt.seed"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (LEVELS, [0.1, 1.0, -1], "[2]: -1 is less than the minimum of 0"),
+        (
+            LEVELS,
+            ["1e-1", 1.0],
+            "[0]: '1e-1' is text, not a finite number; write 0.1 without quotes",
+        ),
+        (LEVELS, [1.0, "loud"], "[1]: 'loud' is text, not a finite number"),
+        (LEVELS, [1.0, "inf"], "[1]: 'inf' is text, not a finite number"),
+        (LEVELS, [float("inf"), 1.0], "[0]: inf is a number, not a finite number"),
+        (LEVELS, [float("nan"), 1.0], "[0]: nan is a number, not a finite number"),
+        (LEVELS, [1, 2, 1.0], ": 1.0 is given twice; keep it once"),
+        (LEVELS, [], ": is empty; give how much; for Gaussian noise its σ"),
+        (LEVELS, 1.0, ": 1.0 is a number, not a list"),
+        (DRAWS, 0, ": 0 is less than the minimum of 1"),
+        (DRAWS, True, ": true is a yes or no, not a whole number"),
+        ("runs.noisy.corrupt.drwas", 3, " is not a known key; did you mean draws?"),
+        (
+            "experiments.tracing.sites",
+            ["zebra"],
+            f"[0]: 'zebra' is unknown; known are {', '.join(SITES)}",
+        ),
+        (
+            "experiments.patching.sites",
+            [SITE, SITE],
+            f": {SITE!r} is given twice; keep it once",
+        ),
+        ("model", None, ": is empty, not a group of keys"),
+        ("model.layers.encoder", "6", ": '6' is text, not a whole number; write 6 without quotes"),
+        ("model.layers.encoder", 6.0, ": 6.0 is a number, not a whole number"),
+        ("model.layers", "6", ": '6' is text, not a group of keys"),
+        ("model.layers.vison", 3, " is not a known key; did you mean vision?"),
+        ("model.dtype", "float16", ": 'float16' is unknown; known are float32, float64, bfloat16"),
+        ("model.name", "", ": is empty; give the checkpoint's directory, or a Hub id like"),
+        ("model.name", ["a"], ": is a list, not text"),
+        ("model.revision", 1234567, ": 1234567 is a number, not text"),
+        ("device", "gpu", ": 'gpu' is unknown; known are auto, cpu, cuda"),
+        ("device", None, ": is empty, not text; known are auto, cpu, cuda"),
+        ("device", ["cpu"], ": is a list, not text; known are auto, cpu, cuda"),
+        (
+            "zebra",
+            1,
+            f" is not a known key; known are {', '.join(Config.model_fields)}",
+        ),
+        (
+            "report.draws_at",
+            3,
+            f": 3 is not in {LEVELS}; give one of 0.1, 0.5, 1, 2, 5, 10, 20",
+        ),
+        (DRAWS, 2**63, f": 9223372036854775808 is more than the maximum of {LARGEST}"),
+        (SEED, 10**20, f": 100000000000000000000 is more than the maximum of {LARGEST}"),
+        (SEED, -(10**20), ": -100000000000000000000 is less than the minimum of 0"),
+        (SEED, "1e3", ": '1e3' is text, not a whole number; write 1000 without quotes"),
+        (
+            LEVELS,
+            ["1.0e38", 1.0],
+            "[0]: '1.0e38' is text, not a finite number; write 1.0e+38 without quotes",
+        ),
+        (
+            LEVELS,
+            ["1e-300", 1.0],
+            "[0]: '1e-300' is text, not a finite number; write 1.0e-300 without quotes",
+        ),
+        (
+            LEVELS,
+            [1.0000000001, 1.0],
+            "[0]: 1.0000000001 has more than the 9 digits that tables keep; write 1",
+        ),
+        (
+            LEVELS,
+            [1 / 3, 1.0],
+            "[0]: 0.3333333333333333 has more than the 9 digits that tables keep; "
+            "write 0.333333333",
+        ),
+        (
+            LEVELS,
+            [2**53, 1.0],
+            "[0]: 9007199254740992.0 has more than the 9 digits that tables keep; "
+            "write 9007199250000000",
+        ),
+        (
+            LEVELS,
+            [1.0, 2, 1.000001],
+            "[2]: 1.000001 and 1.0 are both called 1 in the figures; keep one",
+        ),
+        (
+            LEVELS,
+            [5e-324, 1.0],
+            "[0]: 5e-324 is beyond what float32 computes with; give 0, or 1e-30 to 1e+18",
+        ),
+        (LEVELS, [1.0, 1e19], "[1]: 1e+19 is beyond what float32 computes with; give 0, or"),
+        (LEVELS, [1.0, -0.0], "[1]: -0.0 is zero with a sign; write 0"),
+        *(
+            (key, "a{b}", ": a{b}: Snakemake takes { and } in a path for wildcards; rename it")
+            for key in ("model.name", "examples", "published")
+        ),
+        (LEVELS, [10**400, 1.0], f"[0]: 1{'0' * 79}… is a number, not a finite number"),
+        ("model.name", "x" * 200 + "\n", ": holds the control character U+000A, which no editor"),
+        ("model.name", "\ud800", ": holds the control character U+D800, which no editor shows"),
+        ("model.revision", dt.date(2026, 11, 23), ": 2026-11-23 is a date, not text"),
+        ("model.revision", {"a", "b"}, ": is a set, not text"),
+        ("device", "g" * 200, f": '{'g' * 79}… is unknown; known are auto, cpu, cuda"),
+        (
+            "controls.null_draws",
+            11,
+            f": 11 is more than the 10 of {DRAWS}, which the null shares; give at most 10",
+        ),
+        ("effects.total_effect", 1.5, ": 1.5 is more than the maximum of 1"),
+        (ROLES, [], ": is empty; give the axis on which questions of different lengths"),
+        (ROLES, [{"role": "noun", "paar": "same"}], "[0].paar is not a known key; did you mean"),
+        (
+            ROLES,
+            [{"role": "a", "pair": "some"}],
+            "[0].pair: 'some' is unknown; known are differs",
+        ),
+        (ROLES, [{"pair": "same"}], "[0].role is missing: give the role's name"),
+        (ROLES, [{"role": ""}], "[0].role: is empty; give the role's name"),
+        (ROLES, [{"role": "a", "token": ""}], "[0].token: is empty; give a regular expression"),
+        (ROLES, [{"role": "a", "token": "(b"}], "[0].token: '(b' is no regular expression"),
+        (ROLES, [{"role": "a"}, {"role": "a"}], "[1].role: 'a' is given twice"),
+        (ROLES, [{"role": "a", "before": "b"}], "[0].before: 'b' is not a role; known are a"),
+        (ROLES, [{"role": "a", "after": "a"}], ": refer to each other in a circle: a"),
+        (
+            ROLES,
+            [{"role": "a", "after": "b"}, {"role": "b", "before": "a"}],
+            ": refer to each other in a circle: ",
+        ),
+        ("metrics", [], ": is empty; give what each run is scored by"),
+        ("metrics", ["logit"], ": probability is missing, which effects are measured by; add it"),
+        ("metrics", ["probability"], ": logit is missing, which effects are measured by; add it"),
+        ("metrics", ["zebra"], f"[0]: 'zebra' is unknown; known are {', '.join(METRICS)}"),
+        ("runs", ["noisy"], ": is a list, not a group of keys"),
+        ("runs.noisy", None, ": is empty, not a group of keys"),
+        ("runs.noisy.of", "noisy", ": 'noisy' is unknown; known are base, source"),
+        (
+            "runs.noisy.corrupt.kind",
+            "zebra",
+            f": 'zebra' is unknown; known are {', '.join(KINDS)}",
+        ),
+        (
+            "runs.noisy.corrupt.at",
+            "zebra",
+            f": 'zebra' is unknown; known are {', '.join(PLACES)}",
+        ),
+        *(
+            (f"runs.{name}", {"of": BASE, "corrupt": {}}, message)
+            for name, message in {
+                BASE: ": base and source are always there; take another name",
+                SOURCE: ": base and source are always there; take another name",
+                CLEAN: ": is what base and source are; take another name",
+                "Noisy": ": 'Noisy' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "a b": ": 'a b' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "2noisy": ": '2noisy' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "é": ": 'é' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "": ": '' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "[key]": ": '[key]' is no name; use a-z, 0-9 and _, and begin with a letter",
+                "n" * 41: ": has more than 40 characters; shorten it",
+            }.items()
+        ),
+        *(
+            (
+                f"experiments.{name}",
+                {"receiver": BASE, "donor": SOURCE},
+                ": is another table's or page's; take another name",
+            )
+            for name in TAKEN
+        ),
+        ("experiments.Two", {}, ".receiver is missing: give the run that is intervened on"),
+        (
+            "experiments.two words",
+            {"receiver": BASE, "donor": SOURCE},
+            ": 'two words' is no name; use a-z, 0-9 and _, and begin with a letter",
+        ),
+        (
+            "experiments.tracing.receiver",
+            "nosy",
+            ": 'nosy' is not a run; did you mean noisy?",
+        ),
+        (
+            "experiments.tracing.donor",
+            "zebra",
+            ": 'zebra' is not a run; known are base, source, noisy",
+        ),
+        (
+            "experiments.patching",
+            {"receiver": BASE, "donor": BASE},
+            ": 'base' is both receiver and donor, so that nothing would change; give another run",
+        ),
+        (
+            "experiments.tracing",
+            {"receiver": "noisy", "donor": "noisy"},
+            ": 'noisy' is both receiver and donor, so that nothing would change; give another run",
+        ),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_mend(path: str, value: object, message: str) -> None:
+    assert config_refusal(with_key(path, value)).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.name", "model.name is missing: give the checkpoint's directory, or a Hub id"),
+        ("model.layers", "model.layers is missing: give the number of blocks of each tower"),
+        ("model.layers.encoder", "model.layers.encoder is missing: give blocks of the question"),
+        ("model", "model is missing: give the model to trace"),
+        ("examples", "examples is missing: give the sheet of examples, a tab-separated file"),
+        ("runs.noisy.of", "runs.noisy.of is missing: give the question that is run, base or"),
+        ("runs.noisy.corrupt", "runs.noisy.corrupt is missing: give what hides its answer"),
+        (
+            "experiments.tracing.donor",
+            "experiments.tracing.donor is missing: give the run whose states are put into it",
+        ),
+    ],
+)
+def test_a_missing_key_is_named_with_its_meaning(path: str, message: str) -> None:
+    config = yaml.safe_load(SHIPPED[0].read_text())
+    *groups, key = path.split(".")
+    group: Any = config
+    for name in groups:
+        group = group[name]
+    del group[key]
+    assert config_refusal(config).startswith(message)
+
+
+def test_lists_that_hold_themselves_are_refused() -> None:
+    first: list[Any] = []
+    second: list[Any] = []
+    first.append(first)
+    second.append(second)
+    message = config_refusal(with_key(LEVELS, [first, second]))
+    assert message == "is nested without end; write out what is meant"
+
+
+def test_a_list_that_aliases_repeat_without_end_is_read_once() -> None:
+    """Ten lists, each of ten times the one before: ten thousand million texts, written out."""
+    bomb: Any = ["text"] * 10
+    for _ in range(9):
+        bomb = [bomb] * 10
+    assert config_refusal(with_key("device", bomb)) == (
+        "device: is a list, not text; known are auto, cpu, cuda"
+    )
+    assert config_refusal(with_key(LEVELS, [("pair", bomb)])) == (
+        f"{LEVELS}[0]: is a tuple, not a finite number"
+    )
+
+
+def test_a_number_that_python_does_not_write_out_is_named() -> None:
+    """YAML reads one of any length where it is hexadecimal."""
+    huge: Any = 1 << 20_000
+    of_thousands = "a whole number of thousands of digits is"
+    for path, value, message in [
+        (SEED, huge, f"{of_thousands} more than the maximum of {LARGEST}"),
+        (SEED, -huge, f"{of_thousands} less than the minimum of 0"),
+        ("device", huge, f"{of_thousands} a number, not text; known are auto, cpu, cuda"),
+        ("report.draws_at", huge, f"{of_thousands} a number, not a finite number"),
+    ]:
+        assert config_refusal(with_key(path, value)) == f"{path}: {message}"
+    assert config_refusal({**SMALLEST, huge: 1}).startswith(f"the key {of_thousands} a number, n")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "meant"),
+    [
+        ("experiments.tracing.sites", [f"{SITE}s"], SITE),
+        ("metrics", ["logits"], "logit"),
+        ("runs.noisy.corrupt.kind", "gausian", "gaussian"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_one_that_is_meant(
+    path: str, value: object, meant: str
+) -> None:
+    message = config_refusal(with_key(path, value))
+    assert meant in re.split("[ ,?]+", message.partition(" is unknown; ")[2])
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (1, "the key 1 is a number, not text; put it in quotes or mend it"),
+        (True, "the key true is a yes or no, not text; put it in quotes or mend it"),
+        (None, "the key is empty, not text; put it in quotes or mend it"),
+        (dt.date(2026, 1, 1), "the key 2026-01-01 is a date, not text; put it in quotes or mend"),
+        (("a", "b"), "the key is a tuple, not text; put it in quotes or mend it"),
+        ("a\0b", "the key 'a\\x00b' holds the control character U+0000, which no editor shows"),
+        ("a\u2028b", "the key 'a\\u2028b' holds the control character U+2028, which no editor"),
+        ("a" * 5000, f"the key '{'a' * 79}… has 5,000 characters; 4,096 are the most"),
+    ],
+)
+def test_a_key_that_is_no_text_is_named(key: Any, message: str) -> None:
+    assert config_refusal({**SMALLEST, key: 1}).startswith(message)
+    for group in ("model", "runs", "experiments"):
+        config = with_key(f"{group}.x", 1)
+        config[group][key] = config[group].pop("x")
+        assert config_refusal(config).startswith(f"{group}: {message}")
+
+
+def test_the_name_that_a_library_has_for_keys_is_a_key_like_others() -> None:
+    assert config_refusal({**SMALLEST, "[key]": 1}).startswith("[key] is not a known key; known")
+    nested = with_key("runs.[key]", {"zebra": 1})
+    assert config_refusal(nested).startswith("runs.[key].zebra is not a known key; known are of")
+
+
+def test_a_misspelt_key_is_said_before_the_one_that_is_missing_for_it() -> None:
+    config = {"modle": SMALLEST["model"], "examples": SMALLEST["examples"]}
+    for given in (config, dict(reversed(config.items()))):
+        assert config_refusal(given) == "modle is not a known key; did you mean model?"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"patching": {"sites": ["block_input"]}}, "patching: is of the first version: write "),
+        ({"tracing": {"noise_levels": [1, 2]}}, "tracing: is of the first version: write "),
+        ({"tracing": None}, "tracing: is of the first version: write "),
+    ],
+)
+def test_a_group_of_the_first_version_is_answered_with_the_new_form(
+    given: dict[str, Any], message: str
+) -> None:
+    old = {**SMALLEST, "model": {"name": "a/b", "layers": 6}, "zebra": 1, **given}
+    refused = config_refusal(old)
+    assert refused.startswith(message)
+    assert len(refused) < 300
+    shown = re.search(r"write runs: (\{.*\}) and experiments: (\{.*\}), as", refused)
+    assert shown, refused
+    runs, experiments = (yaml.safe_load(text) for text in shown.groups())
+    runs["noisy"]["corrupt"]["levels"] = [1]
+    assert fill_config({**SMALLEST, "runs": runs, "experiments": experiments})
+
+
+def test_layers_of_the_first_version_are_answered_with_the_new_form() -> None:
+    refused = config_refusal({**SMALLEST, "model": {"name": "a/b", "layers": 12}})
+    assert refused == (
+        "model.layers: is of the first version: write layers: {encoder: 12, decoder: 12, "
+        "vision: …}, the blocks of each tower"
+    )
+
+
+def test_levels_and_draws_matter_only_where_something_is_traced() -> None:
+    corrupt = {"levels": [0.5, 2]}
+    runs = {"noisy": {"of": BASE, "corrupt": corrupt}}
+    tracing = {"receiver": "noisy", "donor": BASE}
+    given = {**SMALLEST, "runs": runs, "experiments": {"tracing": tracing}}
+    assert config_refusal(given) == f"report.draws_at: 1 is not in {LEVELS}; give one of 0.5, 2"
+    many = {**given, "report": {"draws_at": 2}, "controls": {"null_draws": 20}}
+    assert config_refusal(many).startswith("controls.null_draws: 20 is more than the 10 of runs")
+    untraced = {"tracing": {**tracing, "sites": []}}
+    fill_config({**given, "experiments": untraced, "controls": {"null_draws": 20}})
+    fill_config({**given, "experiments": {}, "controls": {"null_draws": 20}})
+
+
+def test_every_run_that_is_used_has_the_level_and_the_draws() -> None:
+    config = with_key("runs.other", {"of": SOURCE, "corrupt": {"levels": [1], "draws": 3}})
+    fill_config(config)
+    config["experiments"]["noising"] = {"receiver": SOURCE, "donor": "other"}
+    assert config_refusal(config) == (
+        "report.draws_at: 2 is not in runs.other.corrupt.levels; give one of 1"
+    )
+    config["report"]["draws_at"] = 2.0000000001
+    assert config_refusal(config).startswith("report.draws_at: 2.0000000001 is not in runs.noisy")
+    config["report"]["draws_at"] = 2
+    config["runs"]["other"]["corrupt"]["levels"] = [1, 2]
+    fill_config(config)
+    config["controls"]["null_draws"] = 4
+    assert config_refusal(config) == (
+        "controls.null_draws: 4 is more than the 3 of runs.other.corrupt.draws, which the null "
+        "shares; give at most 3"
+    )
+
+
+def test_only_one_end_of_an_experiment_is_corrupted() -> None:
+    config = with_key("runs.other", {"of": SOURCE, "corrupt": {"levels": [2]}})
+    config["experiments"]["both"] = {"receiver": "noisy", "donor": "other"}
+    assert config_refusal(config) == (
+        "experiments.both: both receiver and donor are corrupted; let one of them be base or source"
+    )
+
+
+@pytest.mark.parametrize("metric", ["probability", "logit"])
+def test_metrics_are_free_where_nothing_is_measured(metric: str) -> None:
+    config = with_key("metrics", [metric])
+    for experiment in config["experiments"].values():
+        experiment["sites"] = []
+    assert fill_config(config)["metrics"] == [metric]
+
+
+@pytest.mark.parametrize("receiver", [*QUESTIONS, "noisy"])
+@pytest.mark.parametrize("donor", [*QUESTIONS, "noisy"])
+def test_any_two_runs_make_an_experiment(receiver: str, donor: str) -> None:
+    config = with_key("experiments.new", {"receiver": receiver, "donor": donor})
+    if receiver == donor:
+        assert config_refusal(config).startswith("experiments.new: ")
+    else:
+        fill_config(config)
+
+
+def test_levels_that_have_labels_of_their_own_are_kept() -> None:
+    levels = [0, 1e-30, 0.123456789, 1, 1.00001, 123456, 1e18]
+    config = with_key(LEVELS, levels)
+    config["report"]["draws_at"] = 0.123456789
+    assert fill_config(config)["runs"]["noisy"]["corrupt"]["levels"] == levels
+    assert f"%.{TABLE_DIGITS}g" == FLOAT_FORMAT
+    assert [float(FLOAT_FORMAT % level) for level in levels] == levels
+
+
+@pytest.mark.parametrize("number", ["1e38", "1e-300", "1e-1", "1e5", "1e20", "1.5e3"])
+def test_a_number_is_suggested_as_yaml_reads_it(number: str) -> None:
+    message = config_refusal(with_key(LEVELS, [1.0, number]))
+    (written,) = re.findall("write (.*) without quotes", message)
+    assert yaml.safe_load(written) == float(number)
+
+
+def keys(
+    schema: dict[str, Any], whole: dict[str, Any], at: str = ""
+) -> dict[str, tuple[dict[str, Any], bool]]:
+    """Every key of a schema by its dotted name, and whether it must be given."""
+    found: dict[str, tuple[dict[str, Any], bool]] = {}
+    for name, key in schema.get("properties", {}).items():
+        found[f"{at}{name}"] = key, name in schema.get("required", [])
+        inner, below = key, f"{at}{name}."
+        if "items" in inner:
+            inner = inner["items"]
+        for named in inner.get("patternProperties", {}).values():
+            inner, below = named, f"{below}<name>."
+        if "$ref" in inner:
+            inner = whole["$defs"][inner["$ref"].removeprefix("#/$defs/")]
+        found |= keys(inner, whole, below)
+    return found
+
+
+@pytest.mark.parametrize("schema", [CONFIG_SCHEMA, SHEET_SCHEMA], ids=["config", "sheet"])
+def test_every_key_is_described_and_every_optional_one_has_a_right_default(
+    schema: dict[str, Any],
+) -> None:
+    Draft202012Validator.check_schema(schema)
+    found = keys(schema, schema)
+    for name, (key, required) in found.items():
+        assert key["description"], name
+        assert ("default" in key) != required, name
+        if "default" in key:
+            resolved = {**key, "$defs": schema.get("$defs", {})}
+            Draft202012Validator(resolved).validate(key["default"])
+    if schema is CONFIG_SCHEMA:
+        assert {"runs.<name>.corrupt.levels", "model.layers.vision", "effects.roles.token"} < set(
+            found
+        )
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_schema_takes_the_shipped_configurations(path: Path) -> None:
+    Draft202012Validator(CONFIG_SCHEMA).validate(yaml.safe_load(path.read_text()))

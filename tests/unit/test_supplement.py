@@ -1,0 +1,669 @@
+"""The supplement: what a journal asks of figures, tables and words, always the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zipfile import ZipFile
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from drawn import shown_texts, shrunk
+from matplotlib.transforms import Bbox
+from PIL import Image
+from project import ROOT, run
+from stories import SHOWN, SITES, made_up_run, with_experiments
+from synthetic_tables import Asked
+from write_supplement import Templates, files_of_the_run, tables_in_latex, write_supplement
+
+from blip_tracing.drawing.figures import CLEAN_RUN, PALETTE
+from blip_tracing.drawing.journal_figures import (
+    BOTH_SIGNS,
+    WIDTHS,
+    colour_levels,
+    journal_figures,
+    mean_levels,
+)
+from blip_tracing.printing import latex
+from blip_tracing.printing.document import write_document
+from blip_tracing.telling.methods import methods_of
+from blip_tracing.telling.story import Run, Story, tell
+from blip_tracing.telling.words import brief
+from blip_tracing.vocabulary.tables import NULL, SMALL_EFFECT
+
+TEMPLATES = Templates(
+    *(str(ROOT / "workflow/report" / name)
+      for name in ("story.typ", "tables.tex.j2", "methods.md.j2", "references.bib"))
+)  # fmt: skip
+MORE = {"pictures": 3, "given_answers": False, "snakemake": "9.9.9"}
+# Points.
+SMALLEST_PRINT, INCH, MILLIMETRE = 6.0, 72, 72 / 25.4
+LONG = Asked(
+    "what is the color of the internationalization that stands behind the big red house",
+    "what is the color of the extraordinariness that stands behind the big red house",
+    "a-rather-long-answer",
+    "another-such-answer",
+)
+
+
+def with_settings(made_up: Run, **sections: Any) -> Run:
+    """The run with these sections of its configuration, and with what others leave out."""
+    config = {**made_up.config, "controls": {"null_draws": 1}, **sections}
+    return replace(made_up, config=config)
+
+
+def with_sites(made_up: Run, **sites: Sequence[str]) -> Run:
+    """The run with these sites of its experiments; with none, an experiment is left out."""
+    return replace(made_up, config=with_experiments(made_up.config, **sites))
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return with_settings(made_up_run(tmp_path_factory.mktemp("made_up")))
+
+
+@pytest.fixture(scope="module")
+def story(made_up: Run) -> Story:
+    return tell(made_up)
+
+
+# ---- the document ------------------------------------------------------------------------------
+
+
+def pages_of(pdf: bytes) -> Sequence[Any]:
+    pypdf = pytest.importorskip("pypdf", reason="pypdf, which reads PDFs, is not installed")
+    return pypdf.PdfReader(io.BytesIO(pdf)).pages
+
+
+def document_of(story: Story) -> bytes:
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "story.pdf")
+        write_document(story, TEMPLATES.pages, file)
+        return file.read_bytes()
+
+
+def words_of(pages: Sequence[Any]) -> str:
+    """The pages' text without white space, which lines break at any place."""
+    return unspaced("".join(page.extract_text() for page in pages))
+
+
+def unspaced(text: str) -> str:
+    return "".join(text.split())
+
+
+def fonts_of(page: Any) -> dict[str, bool]:
+    """The fonts that a page uses, and whether each lies in the file as TrueType."""
+    fonts = {}
+    for font in page["/Resources"].get("/Font", {}).values():
+        font = font.get_object()
+        font = font.get("/DescendantFonts", [font])[0].get_object()
+        described = font.get("/FontDescriptor", {})
+        fonts[str(font["/BaseFont"])] = (
+            "/FontFile2" in described.get_object() if described else False
+        )
+    return fonts
+
+
+@pytest.fixture(scope="module")
+def pages(story: Story) -> Sequence[Any]:
+    return pages_of(document_of(story))
+
+
+def test_the_document_tells_the_story(pages: Sequence[Any], story: Story) -> None:
+    words = words_of(pages)
+    assert story.verdicts is not None
+    told = [
+        story.title, *story.findings, *story.methods, *story.facts["value"], story.means_caption,
+        *(example.pair.source_question for example in story.examples),
+        *(group.caption for group in story.averages),
+        *story.verdicts["where"], *story.controls["meaning"], *story.excluded["reason"],
+        story.excluded_caption, *story.versions["version"], story.config,
+    ]  # fmt: skip
+    assert [text for text in told if unspaced(text) not in words] == []
+
+
+def rows_of_maps(text: str) -> list[str]:
+    """The lines of the text that are a map's row: a name, then numbers."""
+    return re.findall(r"^.+?((?: −?(?:\.\d\d|\d))+)$", text, re.MULTILINE)
+
+
+def test_the_document_prints_the_number_of_every_cell_in_its_place(
+    pages: Sequence[Any], story: Story
+) -> None:
+    rows = rows_of_maps("\n".join(page.extract_text() for page in pages))
+    groups = [*story.averages, *(group for example in story.examples for group in example.maps)]
+    for cells in (part.cells for group in groups for part in group.maps):
+        for _, row in cells.sort_values("layer").groupby("place"):
+            numbers = "".join(f" {brief(value)}" for value in row["value"])
+            assert numbers in rows, f"{row['label'].iloc[0]}{numbers}"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.414, ".41"), (-0.066, "−.07"), (0.999, "1"), (-1, "−1"), (-0.004, "0"), (0, "0"),
+     (np.nan, "")],
+)  # fmt: skip
+def test_a_cells_number_is_as_short_as_its_room(value: float, written: str) -> None:
+    assert brief(value) == written
+
+
+def test_the_document_holds_its_fonts(pages: Sequence[Any]) -> None:
+    fonts = {name: held for page in pages for name, held in fonts_of(page).items()}
+    assert {name.split("+")[1] for name in fonts} == {
+        "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono",
+    }  # fmt: skip
+    assert all(fonts.values())
+
+
+def test_figures_and_tables_are_numbered_and_the_sections_listed(story: Story) -> None:
+    pypdf = pytest.importorskip("pypdf", reason="pypdf, which reads PDFs, is not installed")
+    reader = pypdf.PdfReader(io.BytesIO(document_of(story)))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    maps = len(story.averages) + sum(len(example.maps) for example in story.examples)
+    assert re.findall(r"^Figure S(\d+)\.", text, re.MULTILINE) == [
+        str(number + 1) for number in range(maps + 1)
+    ]
+    assert re.findall(r"^Table S(\d+)\.", text, re.MULTILINE) == ["1", "2", "3", "4"]
+    sections = [entry.title for entry in reader.outline if not isinstance(entry, list)]
+    assert sections == [
+        "What was asked", "Averages over the examples", "By noise level",
+        "Against the published figures", "Example by example", "Controls", "What was left out",
+        "Run it again", "The configuration, with its defaults",
+    ]  # fmt: skip
+    # Readers for the blind find the order of words, tables and headings.
+    assert reader.root_object["/MarkInfo"]["/Marked"]
+    assert reader.root_object["/Lang"] == "en"
+
+
+def test_the_same_story_makes_the_same_document(story: Story, monkeypatch: Any) -> None:
+    first = document_of(story)
+    monkeypatch.setenv("TYPST_FONT_PATHS", "/usr/share/fonts")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    assert document_of(story) == first
+
+
+MARKUP = r"""#set $x$ *b* _i_ <l> @ref \ "q" = - + / // `r` ~ -- ... [c] {d} ' #panic()"""
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        (MARKUP, MARKUP),
+        ("= heading", "= heading"),
+        ("这 是 什么", "U+8FD9 U+662F U+4EC0U+4E48"),
+        ("what is \u0628 and \N{GRINNING FACE}", "what is \u0628 and \N{GRINNING FACE}"),
+        ("what \N{FAMILY}\a", "what U+1F46AU+0007"),
+        ("what is " + 9 * "internationalization", "what is " + 9 * "internationalization"),
+    ],
+)
+def test_any_letters_come_out_as_text(tmp_path: Path, question: str, shown: str) -> None:
+    asked = Asked(f"{question} x", f"{question} y", "#panic()", "红")
+    made_up = with_settings(
+        made_up_run(tmp_path, asked={"x": asked}, shown=["x"], layers=2, draws=2, sites=SITES[:1]),
+        examples="config/表 #x.tsv",
+    )
+    words = words_of(pages_of(document_of(tell(made_up))))
+    for text in (shown, "#panic()", "change in p(U+7EA2)", "config/U+8868 #x.tsv"):
+        assert unspaced(text) in words
+
+
+@pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (100, 480), (1, 1), (1600, 1200)])
+def test_a_picture_of_any_shape_is_bounded_on_both_sides(
+    story: Story, size: tuple[int, int], tmp_path: Path
+) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "x.png")
+    example = replace(story.examples[0], picture=str(tmp_path / "x.png"))
+    document = document_of(replace(story, examples=(example,)))
+    (sides,) = [sides for page in pages_of(document) for sides in sides_of_pictures(page)]
+    assert max(sides) == pytest.approx(32 * MILLIMETRE, rel=0.01)
+
+
+def sides_of_pictures(page: Any) -> list[tuple[float, float]]:
+    """Width and height, in points, at which a page draws its pictures."""
+    sides = []
+
+    def visit(operator: bytes, operands: Any, matrix: Any, _: Any) -> None:
+        if operator == b"Do":
+            drawn = page["/Resources"]["/XObject"][operands[0]]
+            if drawn["/Subtype"] == "/Image":
+                sides.append((abs(matrix[0]), abs(matrix[3])))
+
+    page.extract_text(visitor_operand_before=visit)
+    return sides
+
+
+def test_any_number_of_sites_examples_and_layers_makes_a_document(tmp_path: Path) -> None:
+    sites = [f"site_{number}" for number in range(6)]
+    names = [f"example_{number}" for number in range(7)]
+    made_up = made_up_run(
+        tmp_path, asked=dict.fromkeys(names, LONG), shown=names, sites=sites, layers=48, draws=2
+    )
+    story = tell(replace(with_settings(made_up), pictures=dict(list(made_up.pictures.items())[:2])))
+    words = words_of(pages_of(document_of(story)))
+    for group in (*story.averages, *story.examples[-1].maps):
+        assert unspaced(f"{group.title}. {group.caption}") in words
+    for name in story.means["run"].unique():
+        assert unspaced(name) in words
+
+
+def test_a_question_longer_than_a_page_goes_on_in_another_map(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(130)]
+    asked = Asked(" ".join([*words, "x"]), " ".join([*words, "y"]), "a", "b")
+    made_up = made_up_run(
+        tmp_path, asked={"x": asked}, shown=["x"], layers=2, draws=2, sites=SITES[:1]
+    )
+    pages = pages_of(document_of(tell(with_sites(made_up, tracing=()))))
+    rows = re.findall(r"^(\d+) (w\d+|x)", "\n".join(page.extract_text() for page in pages), re.M)
+    assert [word for _, word in rows if word != "x"] == words
+    for page in pages:
+        heights = heights_of_words(page)
+        assert min(heights) > 0, "words are cut at a page's foot"
+        assert max(heights) < float(page.mediabox.height)
+
+
+def heights_of_words(page: Any) -> list[float]:
+    """How high above the page's lower edge its words stand, in points."""
+    heights: list[float] = []
+
+    def visit(text: str, matrix: Any, of_text: Any, *_: Any) -> None:
+        if text.strip():
+            heights.append(of_text[5] * matrix[3] + matrix[5])
+
+    page.extract_text(visitor_text=visit)
+    return heights
+
+
+def test_a_story_of_little_makes_a_document(made_up: Run) -> None:
+    """Neither traced nor compared with what was published, and no example has a null."""
+    alone = {name: made_up.tables[name] for name in made_up.tables if name != "verdicts"}
+    alone["controls"] = alone["controls"].iloc[:0]
+    alone["excluded"] = alone["excluded"].iloc[:0]
+    alone["summary"] = alone["summary"].query("quantity != 'contrast'")
+    patched = with_sites(made_up, tracing=())
+    words = words_of(pages_of(document_of(tell(replace(patched, tables=alone)))))
+    assert "Noiselevels" not in words
+    assert "Replication" not in words
+    assert unspaced("Nothing was left out.") in words
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Many layers, long words."""
+    return made_up_run(
+        tmp_path_factory.mktemp("crowded"),
+        asked={"x": LONG},
+        shown=["x"],
+        layers=24,
+        noise_levels=(0, 0.9, 1, 20),
+        draws=2,
+        sites=SITES[:1],
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS.values())
+def test_figures_fit_their_column_in_letters_of_six_points(crowded: Run, width: float) -> None:
+    (site,) = SITES[:1]
+    drawn = list(journal_figures(tell(crowded), crowded.tables, ["x"], crowded.experiments))
+    assert [figure.name for figure in drawn] == [
+        f"roles_patching_{site}", f"roles_tracing_{site}", "noise_levels",
+        f"patching_{site}_x", f"tracing_{site}_x",
+    ]  # fmt: skip
+    for journal_figure in drawn:
+        figure = journal_figure.draw(width).draw()
+        figure.draw_without_rendering()
+        try:
+            assert figure.get_figwidth() == pytest.approx(width)
+            check_texts(figure)
+        finally:
+            plt.close(figure)
+
+
+@pytest.mark.parametrize("levels", [(0.1, 1.0, 20.0), (0.0, 0.9, 1.0), (2.0,)])
+def test_runs_stand_apart_at_each_noise_level(levels: tuple[float, ...]) -> None:
+    runs = [(CLEAN_RUN, [np.nan]), ("one state restored", levels), ("nothing restored", levels)]
+    means = pd.DataFrame(
+        [(run, level) for run, of_run in runs for level in of_run], columns=["run", "noise_level"]
+    )
+    with warnings.catch_warnings():
+        # plotnine warns of what stands too close.
+        warnings.simplefilter("error")
+        figure = mean_levels(means.assign(mean=0.5, low=0.4, high=0.6), WIDTHS["one_column"]).draw()
+    try:
+        figure.draw_without_rendering()
+        check_texts(figure)
+    finally:
+        plt.close(figure)
+
+
+@pytest.mark.parametrize("width", WIDTHS.values())
+@pytest.mark.parametrize("sites", range(1, 7))
+def test_any_number_of_sites_is_drawn_and_each_looks_different(sites: int, width: float) -> None:
+    levels = (0.1, 1.0, 5.0, 20.0)
+    restored = [f"one encoder.self_attention_state_{number} restored" for number in range(sites)]
+    runs = [CLEAN_RUN, *restored, "nothing restored"]
+    means = pd.DataFrame([(run, level) for run in runs[1:] for level in levels])
+    means = pd.concat([pd.DataFrame([(CLEAN_RUN, np.nan)]), means]).set_axis(
+        ["run", "noise_level"], axis=1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = mean_levels(means.assign(mean=0.5, low=0.4, high=0.6), width).draw()
+    try:
+        figure.draw_without_rendering()
+        check_texts(figure)
+        assert figure.get_figwidth() == pytest.approx(width)
+        drawn = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+        # The clean run is no line but a rule.
+        assert len(drawn) == len(runs) - 1
+        assert set(runs) <= {text for text, _ in shown_texts(figure)}
+    finally:
+        plt.close(figure)
+
+
+def check_texts(figure: Any) -> None:
+    """No text of a drawn figure is cut, small or on another."""
+    shown = list(shown_texts(figure))
+    assert len(shown) > 10
+    for text, box in shown:
+        inside = figure.bbox.padded(1)
+        assert inside.contains(box.x0, box.y0), f"{text!r} is cut"
+        assert inside.contains(box.x1, box.y1), f"{text!r} is cut"
+    for (first, box), (second, other) in combinations(shown, 2):
+        assert not Bbox.intersection(shrunk(box), shrunk(other)), f"{first!r} on {second!r}"
+    sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)]
+    assert min(sizes) >= SMALLEST_PRINT
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [([0.0, 0.31], (0, 0.35)), ([-0.11, 0.21], (-0.25, 0.25)), ([-0.3, -0.1], (-0.3, 0.3)),
+     ([-1e-9, 0.5], (0, 0.5)), ([0.0, 0.0], (0, 0.005))],
+)  # fmt: skip
+def test_nothing_is_white_in_a_map_of_changes(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    """Its scale begins with zero, or has it in the middle."""
+    levels = colour_levels(pd.Series(values))
+    assert (levels[0], levels[-1]) == pytest.approx(ends)
+    assert 0 in levels
+    white = (
+        matplotlib.colormaps[BOTH_SIGNS](0.5)
+        if levels[0] < 0
+        else matplotlib.colormaps[PALETTE](0.0)
+    )
+    assert min(white[:3]) > 0.95
+
+
+def test_maps_are_legible_in_grey() -> None:
+    """Lightness (of CIELAB, by the luminance of linear sRGB) falls from step to step."""
+    colors = matplotlib.colormaps[PALETTE](np.linspace(0, 1, 11))[:, :3]
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    assert (np.diff(lightness) < -2).all()
+
+
+# ---- LaTeX -------------------------------------------------------------------------------------
+
+
+def test_words_are_escaped_and_numbers_are_not() -> None:
+    table = pd.DataFrame({"Word": ["[SEP]", "50 % & _x_ \\", "水 σ ← ℓ"], "$p$": ["$0.100$"] * 3})
+    text = latex.booktabs(table, ["Word"], "All of $p$", "all")
+    assert "{[}SEP] & $0.100$ \\\\" in text
+    assert r"50 \% \& \_x\_ \textbackslash" in text
+    assert r"U+6C34 $\sigma$ $\leftarrow$ $\ell$" in text
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+
+
+@pytest.mark.parametrize(
+    ("row", "written"),
+    [
+        ((0.5, 0.25, 0.75), "$0.500$ [$0.250$, $0.750$]"),
+        ((-0.0001, np.nan, np.nan), "$0.000$"),
+        ((np.nan, np.nan, np.nan), "--"),
+    ],
+)
+def test_a_mean_is_written_with_the_interval_that_it_has(
+    row: tuple[float, float, float], written: str
+) -> None:
+    assert latex.interval(pd.Series(row, index=["mean", "low", "high"])) == written
+
+
+def test_each_effect_stands_in_its_place(made_up: Run) -> None:
+    summary = made_up.tables["summary"]
+    text = latex.role_effects_table(summary)
+    site = SITES[1]
+    cell = summary.query(
+        f"experiment == 'tracing' and site == '{site}' and noise_level == 0.5 "
+        "and layer == 0 and token_role == 'noun'"
+    ).set_index("quantity")
+    means = [
+        latex.interval(pd.Series(cell.loc[name])) for name in ("probability_change", "contrast")
+    ]
+    written = site.replace("_", r"\_")
+    row = rf"tracing & {written} & 0.5 & noun & 0 & {means[0]} & -- & {means[1]} & $3.00$"
+    assert f"{row} & $0.0100$" in text
+
+
+def test_the_tables_compile(made_up: Run, tmp_path: Path) -> None:
+    """Of words that would be commands too."""
+    program = next(filter(shutil.which, ("pdflatex", "tectonic")), None)
+    if program is None:
+        pytest.skip("LaTeX (pdflatex or tectonic) is not installed, so no table is compiled")
+    odd = made_up.tables["runs"].assign(answer="[50 % & _x_ \\ {$~^#} σ水é]", example="[a_b")
+    compile_tables(
+        replace(made_up, tables={**made_up.tables, "runs": odd}, pictures={"[a_b": ""}),
+        program,
+        tmp_path,
+    )
+
+
+def compile_tables(told: Run, program: str, folder: Path) -> None:
+    for name, text in tables_in_latex(told, TEMPLATES.tables).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    options = ["-interaction=nonstopmode", "-halt-on-error"] if program == "pdflatex" else []
+    done = subprocess.run(
+        [program, *options, "tables.tex"],
+        cwd=folder,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert (folder / "tables.pdf").stat().st_size > 0
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def methods(made_up: Run, **more: Any) -> str:
+    return " ".join(methods_of(made_up, tell(made_up), TEMPLATES.methods, {**MORE, **more}).split())
+
+
+def test_the_methods_say_what_was_done(made_up: Run) -> None:
+    text = methods(made_up)
+    for fact in (
+        "`a-lab/blip` (commit 0123456789abcdef; SHA-256 of its weights abab",
+        "on cpu, cuda", "(3 layers)", "3 examples", "3 pictures", "(0, 0.5, 2)",
+        "6 draws of the noise",
+        f"({', '.join(SITES)})", "seed (3)", "200 resamples", "below 0.05",
+        "[CLS], before noun, noun, [SEP]", "at the first draw", "Snakemake 9.9.9", "torch 2.9.0",
+        f"tracing, {SMALL_EFFECT}, 1 example (",
+    ):  # fmt: skip
+        assert fact in text
+
+
+def test_the_methods_say_nothing_that_was_not_done(made_up: Run) -> None:
+    patched = with_sites(made_up, tracing=())
+    assert not re.findall("Causal tracing|Gaussian|traced|draws? of", methods(patched))
+    traced = with_sites(made_up, patching=())
+    assert not re.findall("Patching|patched", methods(traced))
+    controls = made_up.tables["controls"].query(f"control != '{NULL}'")
+    alone = methods(replace(made_up, tables={**made_up.tables, "controls": controls}))
+    assert "There is no null, since all examples are of one picture." in alone
+
+
+def test_the_methods_claim_nothing_of_controls_that_could_not_fail(made_up: Run) -> None:
+    controls = made_up.tables["controls"]
+    checked = int(controls.dropna(subset="largest")["checked"].sum())
+
+    def told(idle: pd.Series | int) -> str:
+        changed = controls.assign(idle=controls["idle"].where(controls["largest"].isna(), idle))
+        tables = {**made_up.tables, "controls": changed}
+        return " ".join(methods(replace(made_up, tables=tables)).split())
+
+    assert f"All {checked} of them did, to within 2e-07 in probability." in told(0)
+    assert "could not have failed" not in told(0)
+    some = told(1)
+    assert f"All {checked - 4} of them that could have failed did, to within" in some
+    assert "4 of them could not have failed, since a fault" in some
+    none = told(controls["checked"])
+    assert "All" not in none.split("Controls.")[1].split("As a null")[0]
+    assert f"{checked} of them could not have failed" in none
+
+
+def test_the_methods_cite_what_the_references_list(made_up: Run) -> None:
+    listed = re.findall(r"^@\w+\{(\w+),$", Path(TEMPLATES.references).read_text(), re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(re.findall(r"@(\w+)", methods(made_up))) == set(listed)
+
+
+# ---- the archive -------------------------------------------------------------------------------
+
+
+def write_small(made_up: Run, folder: Path) -> Path:
+    """A supplement of one example, patched only."""
+    folder.mkdir()
+    small = with_sites(made_up, tracing=(), patching=SITES[:1])
+    kept = {}
+    for name in ("examples.tsv", "Snakefile", "requirements.txt", "facts.provenance.json"):
+        kept[name] = folder / name
+        kept[name].write_text(f"what {name} holds\n")
+    files = files_of_the_run(
+        {},
+        [str(kept["facts.provenance.json"])],
+        str(kept["examples.tsv"]),
+        [str(kept["Snakefile"]), str(kept["requirements.txt"])],
+    )
+    pictures = {name: made_up.pictures[name] for name in SHOWN[:1]}
+    archive = folder / "supplement.zip"
+    write_supplement(replace(small, pictures=pictures), files, TEMPLATES, MORE, archive)
+    return archive
+
+
+def test_the_same_run_gives_the_same_bytes(made_up: Run, tmp_path: Path) -> None:
+    first, again = (write_small(made_up, tmp_path / name) for name in ("first", "again"))
+    with ZipFile(first) as archive, ZipFile(again) as other:
+        assert archive.namelist() == other.namelist() == sorted(archive.namelist())
+        for name in archive.namelist():
+            assert archive.read(name) == other.read(name), name
+    assert first.read_bytes() == again.read_bytes()
+    check_archive(first)
+
+
+def check_archive(path: Path) -> None:
+    """Every file has its checksum and stands in the lists; nothing tells when or where it was."""
+    with ZipFile(path) as archive:
+        names = set(archive.namelist())
+        held = {name: archive.read(name) for name in names}
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    sums = dict(line.split("  ")[::-1] for line in held["SHA256SUMS"].decode().splitlines())
+    assert sums == {name: hashlib.sha256(held[name]).hexdigest() for name in names - {"SHA256SUMS"}}
+    graph = json.loads(held["ro-crate-metadata.json"])["@graph"]
+    described = {entity["@id"]: entity for entity in graph}
+    itself = {"SHA256SUMS", "ro-crate-metadata.json"}
+    assert {part["@id"] for part in described["./"]["hasPart"]} == names - itself
+    assert all(described[name]["description"] for name in names - itself)
+    assert described["./"]["mainEntity"] == {"@id": "workflow/Snakefile"}
+    assert "ComputationalWorkflow" in described["workflow/Snakefile"]["@type"]
+    readme = held["README.md"].decode()
+    assert all(f"- `{name}`: " in readme for name in names - itself - {"README.md"})
+    figures = [name for name in names if name.startswith("figures/")]
+    assert figures
+    for name in figures:
+        (page,) = pages_of(held[name])
+        assert float(page.mediabox.width) == pytest.approx(WIDTHS[name.split("/")[1]] * INCH)
+        assert all(fonts_of(page).values()), f"{name} lacks a font"
+        assert "layer" in page.extract_text() or "noise level" in page.extract_text()
+
+
+@pytest.mark.workflow
+def test_the_supplement_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+    config = finished / "config/config.yaml"
+    # Each example costs seconds to draw.
+    config.write_text(config.read_text().replace("  examples: 12", "  examples: 1"))
+    run(finished, "reports/supplement.zip")
+    archive = finished / "reports/supplement.zip"
+    check_archive(archive)
+    with ZipFile(archive) as held:
+        held.extractall(tmp_path)
+    tables = finished / "results/tables"
+    assert {path.name for path in tables.iterdir()} == {
+        path.name for path in (tmp_path / "tables").iterdir()
+    }
+    resolved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert resolved["effects"]["resamples"] == 2000, "a default is missing"
+    facts = json.loads((tables / "tracing.provenance.json").read_text())
+    methods = (tmp_path / "methods.md").read_text()
+    words = words_of(pages_of((tmp_path / "supplement.pdf").read_bytes()))
+    for fact in (facts["weights_sha256"], facts["packages"]["torch"]):
+        assert fact in methods
+        assert fact in words
+    assert "Nothing to be done" in run(finished, "reports/supplement.zip")
+    check_crate(archive, tmp_path)
+
+
+def check_crate(archive: Path, folder: Path) -> None:
+    """A validator accepts the archive, without a network: rocrate brings what it would fetch."""
+    if shutil.which("rocrate-validator", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("roc-validator is not installed, so only its validation is left out")
+    requests_cache = pytest.importorskip("requests_cache")
+    cache = folder / "cache"
+    keep_context(requests_cache.CachedSession(str(cache), backend="sqlite", expire_after=-1))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "rocrate-validator"), "--no-interactive", "validate",
+         "--requirement-severity", "required", "--offline", "--cache-path", str(cache),
+         "--no-paging", "--verbose", str(archive)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def keep_context(session: Any) -> None:
+    """Keep in a validator's cache the words' definitions, as if it had fetched them."""
+    import requests
+    import rocrate
+    import urllib3
+
+    answer = requests.Response()
+    definitions = Path(rocrate.__file__).parent / "data/ro-crate.jsonld"
+    answer._content = definitions.read_bytes()
+    answer.url = json.loads(answer.content)["@id"]
+    answer.status_code = 200
+    answer.headers["Content-Type"] = "application/ld+json"
+    answer.request = requests.Request("GET", answer.url).prepare()
+    answer.raw = urllib3.HTTPResponse(headers=dict(answer.headers), status=200)
+    session.cache.save_response(answer)

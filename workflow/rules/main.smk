@@ -1,0 +1,52 @@
+# All stages, in order; the entries beside them (Snakefile, workflow/Snakefile) say what is asked.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "common.smk"
+include: "fetch.smk"
+
+
+if PLAN.at_once:
+
+    include: "at_once.smk"
+
+else:
+
+    include: "runs.smk"
+    include: "interventions.smk"
+
+
+include: "effects.smk"
+include: "tables.smk"
+
+
+# Only a replication has published figures to be compared with.
+if config["published"]:
+
+    include: "published.smk"
+
+
+include: "reports.smk"
+include: "story.smk"
+include: "supplement.smk"
+include: "runtime.smk"
+include: "estimate.smk"
+
+
+TARGETS = [
+    *map(PLAN.table, PLAN.told),
+    *collect("reports/{page}.{suffix}", page=[*PLAN.pages, "runtime"], suffix=["html", "ipynb"]),
+    *collect("reports/figures/{page}", page=[*PLAN.pages, "runtime"]),
+    "reports/index.html",
+]
+
+
+onsuccess:
+    if Path("reports/index.html").exists():
+        beside = ", ".join([*PLAN.pages, "runtime"])
+        logger.info(
+            f"Reports: reports/index.html ({beside} beside it), tables in results/tables/"
+        )

@@ -1,0 +1,1 @@
+"""Runs, interventions, scores and controls of a batch of examples."""

@@ -1,0 +1,1 @@
+"""What comes in: sheet, checkpoint, tokens, pictures, and the plan that is made of them."""

@@ -1,0 +1,1 @@
+"""What any workflow needs; it knows nothing of BLIP."""

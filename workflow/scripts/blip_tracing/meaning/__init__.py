@@ -1,0 +1,1 @@
+"""What numbers mean: effects, roles, statistics, replication; no torch."""

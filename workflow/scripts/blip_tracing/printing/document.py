@@ -1,0 +1,141 @@
+"""The story as a PDF: text that can be selected, fonts embedded, the same bytes for the same story.
+
+All layout is in the Typst template; here is what it is given.
+"""
+
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import typst
+from matplotlib.colors import to_hex
+
+from blip_tracing.drawing.figures import save_figure
+from blip_tracing.drawing.journal_figures import WIDTHS, mean_levels
+from blip_tracing.drawing.palette import HAIRLINE, INK, ORANGE, PALE_INK, PALETTE
+from blip_tracing.given.pictures import small_picture
+from blip_tracing.printing.page import clean_runs, controls_table, means_table, verdicts_table
+from blip_tracing.telling.fonts import FONT
+from blip_tracing.telling.story import Example, MapGroup, Story
+from blip_tracing.telling.words import brief, printable
+
+PICTURE_PIXELS = 500
+NOTHING = "–"
+FONTS = Path(matplotlib.get_data_path(), "fonts/ttf")
+EIGHTHS = [eighth / 8 for eighth in range(1, 9)]
+
+
+def write_document(
+    story: Story, template: str | os.PathLike[str], destination: str | os.PathLike[str]
+) -> None:
+    """Write the story's pages, by a Typst template, to a PDF.
+
+    Raises typst.TypstError where the template is wrong.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        content = json.dumps(content_of(story, folder), ensure_ascii=False)
+        # The font lacks a line break, but in JSON that is two of its letters.
+        (folder / "story.json").write_text(printable(content), encoding="utf-8")
+        # Whatever fonts a machine has, these alone are used.
+        fonts = typst.Fonts(False, False, [FONTS])
+        page = shutil.copy(template, folder)
+        typst.Compiler(str(page), folder, fonts).compile(
+            output=os.fspath(destination), format="pdf", timestamp=0
+        )
+
+
+def content_of(story: Story, folder: Path) -> dict[str, Any]:
+    """What the template shows, by the names that it uses; its pictures are put into the folder."""
+    return {
+        **{name: value for name, value in vars(story).items() if isinstance(value, str | tuple)},
+        "examples": [
+            shown_example(example, folder / f"picture_{number}.jpg")
+            for number, example in enumerate(story.examples)
+        ],
+        "averages": [shown_maps(group) for group in story.averages],
+        "facts": story.facts.to_numpy().tolist(),
+        "versions": story.versions.to_numpy().tolist(),
+        "chart": None if story.means.empty else chart_of(story.means, folder),
+        "means": columns_of(means_table(story.means)),
+        "clean": clean_runs(story.means),
+        "verdicts": columns_of(verdicts_table(story.verdicts)),
+        "controls": columns_of(controls_table(story.controls)),
+        "excluded": columns_of(story.excluded),
+        "font": FONT,
+        "colors": {
+            "ink": INK, "pale": PALE_INK, "line": HAIRLINE,
+            # The palette begins a shade off white.
+            "gains": ["#ffffff", *map(to_hex, matplotlib.colormaps[PALETTE](EIGHTHS))],
+            "losses": ["#ffffff", ORANGE],
+        },
+    }  # fmt: skip
+
+
+def chart_of(means: pd.DataFrame, folder: Path) -> str:
+    """Draw the means by noise level; the answer is the file's name."""
+    plot = mean_levels(means, WIDTHS["two_columns"])
+    (path,) = save_figure(plot, folder / "noise_levels", ["svg"])
+    return path.name
+
+
+def shown_example(example: Example, picture: Path) -> dict[str, Any]:
+    """An example; its picture is written to a file, no larger than a printer shows it."""
+    small_picture(example.picture, PICTURE_PIXELS).save(picture, quality=85)
+    probabilities = example.answers["probability"].map("{:.3f}".format)
+    return {
+        "pair": asdict(example.pair),
+        "picture": picture.name,
+        "answers": example.answers.assign(probability=probabilities).to_dict("records"),
+        "unknown_words": example.unknown_words,
+        "maps": [shown_maps(group) for group in example.maps],
+    }
+
+
+def shown_maps(group: MapGroup) -> dict[str, Any]:
+    """A group whose maps are rows of cells: value (None where there is none), number, marked."""
+    maps = [{"title": one.title, **rows_of(one.cells)} for one in group.maps]
+    return {**vars(group), "maps": maps}
+
+
+def rows_of(cells: pd.DataFrame) -> dict[str, Any]:
+    layers = sorted(int(layer) for layer in cells["layer"].unique())
+    rows = []
+    for _, row in cells.groupby("place"):
+        values = row.set_index("layer")[["value", "marked"]].reindex(layers)
+        shown = [
+            {
+                "value": None if math.isnan(value) else value,
+                "number": brief(value),
+                "marked": marked is True,
+            }
+            for value, marked in values.itertuples(index=False)
+        ]
+        rows.append({"label": row["label"].iloc[0], "cells": shown})
+    return {"layers": layers, "rows": rows}
+
+
+def columns_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table as words, column by column: name, words, and whether there are numbers."""
+    return [
+        {
+            "name": name,
+            "words": list(map(word, table[name])),
+            "number": any(isinstance(value, int | float) for value in table[name].tolist()),
+        }
+        for name in table
+    ]
+
+
+def word(value: Any) -> str:
+    """A number with commas between thousands, a dash for what is missing."""
+    if value == "" or pd.isna(value):
+        return NOTHING
+    return value if isinstance(value, str) else f"{value:,}"

@@ -1,0 +1,219 @@
+"""The supplement's tables in LaTeX, by the package booktabs, long ones by longtable.
+
+What the model or the sheet says is escaped; headings and numbers are LaTeX already.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from blip_tracing.telling.words import with_interval
+from blip_tracing.vocabulary.experiment import QUESTIONS
+from blip_tracing.vocabulary.roles import ALL
+
+# Beyond these pdfLaTeX's fonts have the letters of Latin-1 alone.
+SYMBOLS = {
+    "σ": r"$\sigma$", "ℓ": r"$\ell$", "←": r"$\leftarrow$", "→": r"$\rightarrow$",
+    "−": "$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$",
+    "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\dots{}",
+}  # fmt: skip
+LAST_LETTER = 0xFF
+NOTHING = "--"
+CHANGE, NORMALISED, CONTRAST = "probability_change", "normalised", "contrast"
+
+
+def document(names: Iterable[str], template: str | os.PathLike[str]) -> str:
+    """A document of the tables in these files, which stand beside it, by a Jinja template."""
+    # Braces and per cent signs are LaTeX's own.
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
+        block_start_string="((*", block_end_string="*))",
+        variable_start_string="(((", variable_end_string=")))",
+    )  # fmt: skip
+    written = Path(template).read_text(encoding="utf-8")
+    return environment.from_string(written).render(names=names)
+
+
+def answers_table(runs: pd.DataFrame, examples: Sequence[str]) -> str:
+    """What was asked of these examples, and how probable both answers are."""
+    rows = _of_examples(runs, examples)
+    rows = rows[rows["run"].isin(QUESTIONS)]
+    table = pd.DataFrame(
+        {
+            "Example": rows["example"],
+            "Run": rows["run"],
+            "Question": rows["text"],
+            "Answer": rows["answer"],
+            r"$p(\mathrm{base})$": rows["p_base"].map(number),
+            r"$p(\mathrm{source})$": rows["p_source"].map(number),
+        }
+    )
+    caption = (
+        "Questions and answers. The answer is the one whose probability is followed; "
+        r"$p(\mathrm{base})$ and $p(\mathrm{source})$ are the probabilities of the base question's "
+        "and the source question's answer as the first token."
+    )
+    words = ["Example", "Run", "Question", "Answer"]
+    return booktabs(table, words, caption, "answers", {"Question": "p{5.5cm}"})
+
+
+def baseline_table(baseline: pd.DataFrame, examples: Sequence[str]) -> str:
+    """The most probable first answer tokens of these examples, rank by rank."""
+    rows = _of_examples(baseline, examples)
+    asked = {
+        question: rows[rows["question"] == question].set_index(["example", "rank"])
+        for question in QUESTIONS
+    }
+    base = asked["base"]
+    table = base.index.to_frame(index=False).astype(str)
+    table = table.set_axis(["Example", "Rank"], axis=1)
+    table["Example"] = table["Example"].mask(table["Example"].duplicated(), "")
+    words = ["Example"]
+    for role, part in asked.items():
+        word = f"{role.capitalize()} question"
+        words.append(word)
+        part = part.reindex(base.index)
+        table[word] = part["token"].to_numpy()
+        table[f"Logit ({role})"] = part["logit"].map(number).to_numpy()
+        table[f"$p$ ({role})"] = part["probability"].map(number).to_numpy()
+    caption = "The most probable first answer tokens of both questions."
+    return booktabs(table, words, caption, "baseline")
+
+
+def effects_table(summary: pd.DataFrame) -> str:
+    """The effects of all cells of an experiment together, with intervals."""
+    rows = summary[summary["layer"].isna()]
+    caption = (
+        r"Effects, mean over all layers and positions, and over examples [95\,\% interval]. "
+        "Change: of the probability of the answer that is followed. Normalised: share of the logit "
+        "difference that is carried over. Contrast: of the probability with the null (an unrelated "
+        "example's state), without one with the floor (nothing restored)."
+    )
+    return _effects(rows, caption, "effects", by_role=False)
+
+
+def role_effects_table(summary: pd.DataFrame) -> str:
+    """The effects of each layer and role, with intervals and tests."""
+    rows = summary[summary["layer"].notna() & (summary["token_role"] != ALL)]
+    caption = (
+        r"Effects by layer and role of the token, mean over examples [95\,\% interval]. "
+        r"$t$ and $p$ test the contrast; $p$ is corrected for all layers and roles of an "
+        r"experiment at a site and a noise level."
+    )
+    return _effects(rows, caption, "role-effects", by_role=True)
+
+
+def replication_table(verdicts: pd.DataFrame) -> str:
+    """The published figures' quantities with their verdicts."""
+    table = pd.DataFrame(
+        {
+            "Quantity": verdicts["title"],
+            "Numbers": verdicts["compared"].map(str),
+            "Agree": verdicts["agree"].map(str),
+            "Expected": verdicts["expected"].map(lambda value: number(value, 1)),
+            "$p$": verdicts["p"].map(number),
+            "Verdict": verdicts["verdict"],
+            "Worst": verdicts["where"],
+        }
+    )
+    caption = "The published numbers against this run's."
+    widths = {"Quantity": "p{4cm}", "Verdict": "p{2.5cm}", "Worst": "p{4.5cm}"}
+    return booktabs(table, ["Quantity", "Verdict", "Worst"], caption, "replication", widths)
+
+
+def booktabs(
+    table: pd.DataFrame,
+    words: Sequence[str],
+    caption: str,
+    label: str,
+    widths: Mapping[str, str] | None = None,
+    size: str = "footnotesize",
+) -> str:
+    """A table in LaTeX that may break over pages.
+
+    words: the columns to be escaped; all others, the headings and the caption are LaTeX. widths:
+    column → its LaTeX type, where it is not as wide as its content. size: of the text.
+    """
+    types = {**dict.fromkeys(map(str, table), "r"), **dict.fromkeys(words, "l"), **(widths or {})}
+    table = table.reset_index(drop=True)
+    table = table.assign(**{name: table[name].map(spelled) for name in words})
+    style = table.style.hide(axis="index")
+    style.format(_unbracketed, escape="latex", subset=list(words))
+    text = style.to_latex(
+        column_format="@{}" + "".join(ragged(types[name]) for name in map(str, table)) + "@{}",
+        hrules=True,
+        environment="longtable",
+        caption=caption,
+        label=f"tab:{label}",
+    )
+    return f"{{\\{size}\n{text}}}\n"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number in LaTeX, a dash where there is none."""
+    # Adding 0 takes the sign from a rounded -0.
+    return NOTHING if pd.isna(value) else f"${round(value, digits) + 0:.{digits}f}$"
+
+
+def interval(row: pd.Series) -> str:
+    """A mean with its interval, as far as there are any."""
+    return with_interval(row["mean"], row["low"], row["high"], number, "{} [{}, {}]")
+
+
+def spelled(text: str) -> str:
+    """The text, with letters that LaTeX's usual fonts lack as `U+4E2D`."""
+    return "".join(
+        letter
+        if letter in SYMBOLS or (ord(letter) <= LAST_LETTER and letter.isprintable())
+        else f"U+{ord(letter):04X}"
+        for letter in text
+    )
+
+
+def ragged(column: str) -> str:
+    return rf">{{\raggedright\arraybackslash}}{column}" if column.startswith("p") else column
+
+
+def _unbracketed(cell: object) -> str:
+    """An escaped cell that does not look like an option of the line break before it."""
+    escaped = str(cell)
+    for letter, command in SYMBOLS.items():
+        escaped = escaped.replace(letter, command)
+    return escaped.replace("[", "{[}")
+
+
+def _of_examples(table: pd.DataFrame, examples: Sequence[str]) -> pd.DataFrame:
+    return table[table["example"].isin(examples)]
+
+
+def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str:
+    keys = ["experiment", "site", "noise_level", "token_role", "layer"]
+    rows = rows.assign(interval=rows.apply(interval, axis=1))
+    wide = rows.pivot(index=keys, columns="quantity", values="interval")
+    tests = rows[rows["quantity"] == CONTRAST].set_index(keys)
+    cells = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
+    # Not every run has all quantities: without a null there is no contrast.
+    wide = wide.reindex(cells, columns=[CHANGE, NORMALISED, CONTRAST])
+    named = wide.index.to_frame(index=False)
+    table = pd.DataFrame(
+        {
+            "Experiment": named["experiment"],
+            "Site": named["site"],
+            r"$\sigma$": named["noise_level"].map(lambda level: f"{level:g}", na_action="ignore"),
+            "Role": named["token_role"],
+            "Layer": named["layer"].map(lambda layer: f"{layer:.0f}", na_action="ignore"),
+            "Change": wide[CHANGE].to_numpy(),
+            "Normalised": wide[NORMALISED].to_numpy(),
+            "Contrast": wide[CONTRAST].to_numpy(),
+            "$t$": tests["t"].reindex(wide.index).map(lambda t: number(t, 2)).to_numpy(),
+            "$p$": tests["p_family"].reindex(wide.index).map(lambda p: number(p, 4)).to_numpy(),
+        }
+    )
+    table = table.astype(object).fillna(NOTHING)
+    if not by_role:
+        table = table.drop(columns=["Role", "Layer", "$t$", "$p$"])
+    words = [name for name in ("Experiment", "Site", "Role") if name in table]
+    return booktabs(table, words, caption, label, size="scriptsize")

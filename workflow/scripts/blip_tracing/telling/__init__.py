@@ -1,0 +1,1 @@
+"""What a run tells, as data: words, stories, maps; nothing here draws."""

@@ -1,0 +1,103 @@
+"""The methods paragraphs of a paper, from the facts of the run that they describe."""
+
+import os
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_RESAMPLED
+from blip_tracing.telling.phrases import followed_words, reference_of, run_words, title_of
+from blip_tracing.telling.story import Run, Story, recorded
+from blip_tracing.telling.words import how_many
+from blip_tracing.vocabulary import experiment as vocabulary
+from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.tables import NULL
+
+LINE = 100
+
+
+def methods_of(
+    run: Run, story: Story, template: str | os.PathLike[str], more: Mapping[str, Any]
+) -> str:
+    """The template filled in with what the run did.
+
+    more: of the sheet, `pictures` (their number) and `given_answers` (whether it names answers),
+    and `snakemake`, the version.
+    """
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    text = environment.from_string(Path(template).read_text(encoding="utf-8"))
+    filled = text.render({**facts_of(run, story), **more, "count": how_many})
+    paragraphs = re.split(r"\n{2,}", filled.strip())
+    return "\n\n".join(map(lines_of, paragraphs)) + "\n"
+
+
+def facts_of(run: Run, story: Story) -> dict[str, Any]:
+    """What the template needs of a run."""
+    config = run.config
+    known = story.controls.dropna(subset="largest")
+    idle = int(known["idle"].sum())
+    telling = int(known["checked"].sum()) - idle
+    return {
+        "model": recorded(run, "model"),
+        "commit": recorded(run, "commit"),
+        "weights": recorded(run, "weights_sha256"),
+        "device": recorded(run, "device"),
+        "dtype": recorded(run, "dtype"),
+        "layers": config["model"]["layers"]["encoder"],
+        "examples": run.count,
+        "experiments": [experiment_facts(experiment) for experiment in run.experiments],
+        "corrupted": list({asked.corrupted.name: run_facts(asked.corrupted)
+                           for asked in run.experiments if asked.corrupted}.values()),
+        "null_draws": config["controls"]["null_draws"],
+        "null": NULL in set(story.controls["control"]),
+        "telling": f"{telling:,}" if telling else "",
+        "idle": f"{idle:,}" if idle else "",
+        "largest": f"{known['largest'].max():.1g}" if len(known) else "",
+        "total_effect": config["effects"]["total_effect"],
+        "roles": [rule["role"] for rule in config["effects"]["roles"]],
+        "resamples": config["effects"]["resamples"],
+        "confidence": CONFIDENCE,
+        "fewest_resampled": FEWEST_RESAMPLED,
+        "excluded_caption": story.excluded_caption,
+        "excluded": story.excluded.to_dict("records"),
+        "versions": list(story.versions.itertuples(index=False, name=None)),
+        "seed": config["effects"]["seed"],
+    }  # fmt: skip
+
+
+def experiment_facts(experiment: Experiment) -> dict[str, Any]:
+    """What the template says of an experiment."""
+    return {
+        "title": title_of(experiment),
+        "receiver": run_words(experiment.receiver),
+        "donor": run_words(experiment.donor),
+        "sites": experiment.sites,
+        "answer": followed_words(experiment),
+        "reference": reference_of(experiment),
+        "paired": experiment.receiver.question != experiment.donor.question,
+        "restores": bool(experiment.receiver.corruption),
+    }
+
+
+def run_facts(run: vocabulary.Run) -> dict[str, Any]:
+    """What the template says of a corrupted run."""
+    assert run.corruption is not None
+    return {
+        "name": run.name,
+        "levels": [f"{level:g}" for level in sorted(run.levels)],
+        "draws": run.draws,
+        "seed": run.corruption.seed,
+    }
+
+
+def lines_of(paragraph: str) -> str:
+    """The paragraph in lines of one length, whatever the template's were."""
+    return textwrap.fill(
+        " ".join(paragraph.split()), LINE, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,1 @@
+"""What can be asked: sites, corruptions, metrics, runs, experiments; no torch, no files."""

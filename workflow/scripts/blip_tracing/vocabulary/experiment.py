@@ -1,0 +1,125 @@
+"""Runs and experiments: what is asked, as the configuration names it.
+
+An experiment puts, into a receiver run, at a site, at positions, the states of a donor run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from blip_tracing.vocabulary.corruptions import Corruption
+
+BASE, SOURCE = "base", "source"
+QUESTIONS = (BASE, SOURCE)
+# Both runs in one, as files are called by it.
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A forward pass: one of an example's two questions about its picture, corrupted or not."""
+
+    name: str
+    question: str
+    corruption: Corruption | None = None
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels at which it is corrupted; none where it is not."""
+        return self.corruption.levels if self.corruption else ()
+
+    @property
+    def draws(self) -> int:
+        """How many runs it is at a level."""
+        return self.corruption.draws if self.corruption else 1
+
+    def at(self, levels: Sequence[float]) -> Run:
+        """The same run at these levels alone, where it is corrupted."""
+        if self.corruption is None:
+            return self
+        return replace(self, corruption=replace(self.corruption, levels=tuple(levels)))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The states of `donor` put into `receiver` at `sites`, every layer and position in turn."""
+
+    name: str
+    receiver: Run
+    donor: Run
+    sites: tuple[str, ...]
+
+    @property
+    def followed(self) -> str:
+        """The question whose answer is followed: the donor's, to which the intervention leads."""
+        return self.donor.question
+
+    @property
+    def direction(self) -> int:
+        """1 where the donor's states are to bring the answer that is followed, −1 to take it."""
+        return -1 if self.donor.corruption else 1
+
+    @property
+    def corrupted(self) -> Run | None:
+        """The run whose levels and draws the cells have; None where neither is corrupted."""
+        return next((run for run in (self.receiver, self.donor) if run.corruption), None)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels at which it is measured; none where nothing is corrupted."""
+        return self.corrupted.levels if self.corrupted else ()
+
+    @property
+    def draws(self) -> int:
+        """The draws of a level; one where nothing is corrupted."""
+        return self.corrupted.draws if self.corrupted else 1
+
+    def at(self, levels: Sequence[float]) -> Experiment:
+        """The same experiment at these levels alone."""
+        return replace(self, receiver=self.receiver.at(levels), donor=self.donor.at(levels))
+
+
+def runs_of(config: Mapping[str, Any]) -> dict[str, Run]:
+    """All runs of a checked configuration, by name: base, source, and those it describes."""
+    runs = {name: Run(name, name) for name in QUESTIONS}
+    for name, spec in config["runs"].items():
+        corrupt = spec["corrupt"]
+        corruption = Corruption(**{**corrupt, "levels": tuple(map(float, corrupt["levels"]))})
+        runs[name] = Run(name, spec["of"], corruption)
+    return runs
+
+
+def experiments_of(config: Mapping[str, Any]) -> dict[str, Experiment]:
+    """The experiments of a checked configuration that have a site, by name."""
+    runs = runs_of(config)
+    return {
+        name: Experiment(name, runs[spec["receiver"]], runs[spec["donor"]], tuple(spec["sites"]))
+        for name, spec in config["experiments"].items()
+        if spec["sites"]
+    }
+
+
+def described(asked: Run | Experiment) -> dict[str, Any]:
+    """A run or an experiment in plain dictionaries and lists, as a rule's parameter is compared."""
+    return json.loads(json.dumps(asdict(asked)))
+
+
+def run_from(described: Mapping[str, Any]) -> Run:
+    """The run that `described` describes."""
+    corruption = described["corruption"]
+    if corruption:
+        corruption = Corruption(**{**corruption, "levels": tuple(corruption["levels"])})
+    return Run(described["name"], described["question"], corruption)
+
+
+def experiment_from(described: Mapping[str, Any]) -> Experiment:
+    """The experiment that `described` describes."""
+    return Experiment(
+        described["name"],
+        run_from(described["receiver"]),
+        run_from(described["donor"]),
+        tuple(described["sites"]),
+    )

@@ -1,0 +1,68 @@
+"""Score a shard's corrupted runs with nothing put in, at every level and draw: the floor."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from blip_tracing.engine.cells import Batch, score_run
+from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Null, Row
+from blip_tracing.machinery.logs import log_to
+from blip_tracing.machinery.tables import cells_table, read_table, write_table
+from blip_tracing.models.loaded import Loaded, open_model
+from blip_tracing.vocabulary.experiment import Run, run_from
+
+SAME = ["question", "text", "answer", "answer_id"]
+
+
+def corrupt_shard(
+    loaded: Loaded,
+    files: CleanFiles,
+    rows: Sequence[Row],
+    run: Run,
+    metrics: Sequence[str],
+    table: str,
+    facts: str,
+) -> None:
+    """Write the run's part of the table `runs`, and its facts."""
+    assert run.corruption is not None
+    clean = CleanRuns(loaded.traced, files, rows, Null({}, {}))
+    asked = read_table(files.runs).set_index(["run", "example"]).loc[run.question, SAME]
+
+    def work(batch: Batch) -> list[pd.DataFrame]:
+        return [scored(loaded, run, metrics, batch)]
+
+    (scores,) = clean.measure(len(run.levels) * run.draws, work, run.name)
+    columns = [name for name in scores if name != "example"]
+    whole = scores.join(asked, on="example").assign(run=run.name)
+    write_table(whole[["example", "run", *SAME, *columns]], table)
+    loaded.vouch(facts, [table], seed=run.corruption.seed)
+
+
+def scored(loaded: Loaded, run: Run, metrics: Sequence[str], batch: Batch) -> pd.DataFrame:
+    """One row an example, level and draw."""
+    scores = score_run(loaded.traced, batch, run, metrics)
+    axes: Mapping[str, list] = {
+        "example": batch.examples,
+        "noise_level": list(run.levels),
+        "draw": list(range(run.draws)),
+    }
+    return cells_table(dict(axes), {name: part.numpy() for name, part in scores.columns.items()})
+
+
+def main(snakemake: Any) -> None:
+    """Run as the script of the rule `run_corrupted`."""
+    files, output, params = snakemake.input, snakemake.output, snakemake.params
+    clean = CleanFiles(files.images, files.states, files.tokens, files.runs, files.facts)
+    run = run_from(params.run)
+    with (
+        log_to(snakemake.log[0]),
+        open_model(files.facts, **params.model, **params.place) as loaded,
+        torch.inference_mode(),
+    ):
+        corrupt_shard(loaded, clean, params.rows, run, params.metrics, output.table, output.facts)
+
+
+if "snakemake" in globals():
+    main(globals()["snakemake"])
