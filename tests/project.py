@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,23 @@ def copy_project(destination: Path) -> Path:
         else:
             shutil.copy2(source, destination)
     return destination
+
+
+def edit_config(project: Path, changes: Mapping[str, str]) -> None:
+    """Replace texts in the project's configuration, which must hold each of them."""
+    config = project / "config/config.yaml"
+    text = config.read_text(encoding="utf-8")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text, encoding="utf-8")
+
+
+def keep_examples(project: Path, count: int) -> None:
+    """Cut the project's sheet down to its first examples."""
+    sheet = project / "config/examples.tsv"
+    header, *rows = sheet.read_text(encoding="utf-8").splitlines()
+    sheet.write_text("\n".join([header, *rows[:count]]) + "\n", encoding="utf-8")
 
 
 def snakemake(

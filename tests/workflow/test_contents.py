@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from encode_images import check_expected
-from project import copy_project, planned_jobs, run, snakemake
+from project import copy_project, edit_config, keep_examples, planned_jobs, run, snakemake
 from safetensors.torch import load_file, save_file
 
 from blip_tracing.errors import InputError
@@ -270,13 +270,8 @@ SMALL = {
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of three examples in which everything has been run. Do not change it."""
     project = copy_project(tmp_path_factory.mktemp("small") / "project")
-    config = (project / "config/config.yaml").read_text()
-    for old, new in SMALL.items():
-        assert old in config
-        config = config.replace(old, new)
-    (project / "config/config.yaml").write_text(config)
-    sheet = (project / "config/examples.tsv").read_text().splitlines()
-    (project / "config/examples.tsv").write_text("\n".join(sheet[:4]) + "\n")
+    edit_config(project, SMALL)
+    keep_examples(project, 3)
     run(project, "all", "reports/supplement.zip")
     return project
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import psutil  # type: ignore[import-untyped]
 import pytest
-from project import ROOT, copy_project, run, snakemake
+from project import ROOT, copy_project, edit_config, keep_examples, run, snakemake
 
 from blip_tracing.errors import InputError
 from blip_tracing.machinery import lock as run_lock
@@ -48,13 +48,8 @@ def outside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small project whose tables are made. Do not change it."""
     project = copy_project(tmp_path_factory.mktemp("undisturbed") / "project")
-    config = (project / "config/config.yaml").read_text()
-    for old, new in SMALL.items():
-        assert old in config
-        config = config.replace(old, new)
-    (project / "config/config.yaml").write_text(config)
-    sheet = (project / "config/examples.tsv").read_text().splitlines()
-    (project / "config/examples.tsv").write_text("\n".join(sheet[:3]))
+    edit_config(project, SMALL)
+    keep_examples(project, 2)
     run(project, *TARGETS)
     return project
 

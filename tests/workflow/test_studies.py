@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from make_study import make_study
-from project import ROOT, copy_project
+from project import ROOT, copy_project, edit_config
 
 from blip_tracing.errors import InputError
 from blip_tracing.given.places import found
@@ -31,12 +31,7 @@ def study(tmp_path):
     """A study with few draws, in a folder with a blank and letters that are not ASCII."""
     folder = tmp_path / "my study ñ"
     make_study(folder)
-    config = folder / "config/config.yaml"
-    text = config.read_text(encoding="utf-8")
-    for old, new in SMALL.items():
-        assert old in text
-        text = text.replace(old, new)
-    config.write_text(text, encoding="utf-8")
+    edit_config(folder, SMALL)
     return folder
 
 

@@ -39,8 +39,13 @@ def code_files(path: Path) -> set[Path]:
 
 def imported_modules(path: Path) -> list[Path]:
     """The package's modules and the scripts that one file names in its imports, wherever in it."""
+    return _imported_by(source_of(path))
+
+
+@cache  # the scripts share most modules, and each start of Snakemake asks for every script's
+def _imported_by(source: str) -> list[Path]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source_of(path))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
