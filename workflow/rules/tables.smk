@@ -39,3 +39,5 @@ use rule collect_table as collect_cells with:
         "results/logs/collect_cells/{table}.log",
     wildcard_constraints:
         table=one_of(filter(PLAN.is_large, PLAN.tables)),
+    # `use rule` does not hand it on.
+    localrule: True
