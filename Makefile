@@ -27,7 +27,7 @@ readme: run
 	cp reports/figures/patching/answers_encoder.block_input_animal_shirt.png resources/readme/patching.png
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -145,7 +145,8 @@ def test_controls_come_out_and_say_what_they_would_have_missed(model, batch, nam
     for place, part in measured(model, batch, name).items():
         no_op = part.controls[NO_OP]
         assert no_op.difference.shape == (1, len(variants(name)[::DRAWS]))
-        assert no_op.difference.max() < 1e-6
+        # Inside a block the states themselves are made in a batch of another size.
+        assert no_op.difference.max() <= (0 if place.inner is None else 1e-6)
         assert no_op.effect.min() > 1e-3
         # Inside a block the residual goes round: all positions do not make the donor's run.
         assert (CEILING in part.controls) == (place.inner is None)
