@@ -8,3 +8,5 @@ rule all:
     default_target: True
     input:
         TARGETS,
+    message:
+        "the reports and tables are there"

@@ -31,7 +31,7 @@ from project import copy_project
 from blip_tracing.given.checkpoint import read_architecture
 from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS
 from blip_tracing.vocabulary.experiment import BASE, SOURCE
-from blip_tracing.vocabulary.tables import NULL
+from blip_tracing.vocabulary.tables import UNRELATED
 
 CHECKPOINT = "resources/miniature/checkpoint"
 SCENES = "scenes"
@@ -115,8 +115,8 @@ def snakemake(project: Path, cores: int, *arguments: str) -> float:
 def count_interventions(tables: Path) -> dict[str, int]:
     """Rows of results and of null controls, each of which is an intervention and its run."""
     counts = {name: ds.dataset(tables / f"{name}.parquet").count_rows() for name in EXPERIMENTS}
-    null = pc.field("control") == NULL
-    return counts | {NULL: ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
+    null = pc.field("control") == UNRELATED
+    return counts | {UNRELATED: ds.dataset(tables / "controls.parquet").count_rows(filter=null)}
 
 
 def describe_jobs(jobs: pd.DataFrame) -> str:

@@ -4,6 +4,8 @@ import torch
 from transformers import BlipForQuestionAnswering
 
 Hooked = torch.utils.hooks.RemovableHandle
+# Of a block: the module whose output is what the component adds to the stream.
+INSIDE = {"self_attention": "attention.output.dense"}
 
 
 @torch.inference_mode()
@@ -54,8 +56,10 @@ def site_states(
 def hook(model: BlipForQuestionAnswering, site: str, layer: int, change) -> Hooked:
     """Call `change` on the states (1, T, D) at a site; what it returns, if anything, goes on."""
     block = model.text_encoder.encoder.layer[layer]
-    if site.removeprefix("encoder.") == "block_output":
-        return block.register_forward_hook(lambda module, args, output: change(output))
+    component = site.removeprefix("encoder.")
+    if component == "block_output" or component in INSIDE:
+        module = block.get_submodule(INSIDE.get(component, ""))
+        return module.register_forward_hook(lambda module, args, output: change(output))
 
     def change_input(module, args):
         changed = change(args[0])

@@ -12,17 +12,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # What a run needs of a fresh clone.
 PARTS = (
-    "Snakefile", "README.md", "LICENSE", "requirements.txt",
+    "Snakefile", "README.md", "LICENSE", "CITATION.cff", "requirements.txt",
     "workflow", "config", "resources", "profiles", "envs",
 )  # fmt: skip
 
 
+# Rows of the default sheet in a copy: more would cost time and try nothing new.
+EXAMPLES = 4
 # A folder with BERT's vocab.txt (30,522 words) and the tutorial's picture, which do not ship.
 BLIP_FILES = Path(os.environ.get("BLIP_VQA_BASE_FILES", "nowhere"))
 
 
 def copy_project(destination: Path) -> Path:
-    """Copy what a fresh clone holds, nothing of what was computed, into a new folder."""
+    """Copy what a fresh clone holds, nothing of what was computed, into a new folder.
+
+    Of the sheet the first EXAMPLES rows alone.
+    """
     destination.mkdir(parents=True)
     for part in PARTS:
         source = ROOT / part
@@ -32,6 +37,7 @@ def copy_project(destination: Path) -> Path:
             )
         else:
             shutil.copy2(source, destination)
+    keep_examples(destination, EXAMPLES)
     return destination
 
 

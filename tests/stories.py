@@ -8,8 +8,11 @@ from typing import Any
 
 from synthetic_tables import (
     ASKED,
+    DIFFERING,
     ENDS,
+    LEAST_EFFECT,
     NOISY,
+    ROLES,
     write_derived_tables,
     write_pictures,
     write_tables,
@@ -19,7 +22,9 @@ from synthetic_tables import (
 from blip_tracing.machinery.tables import read_table
 from blip_tracing.printing.page import Links, page_of
 from blip_tracing.telling.finished_run import count_controls
-from blip_tracing.telling.story import Run, tell
+from blip_tracing.telling.overview import read_turns
+from blip_tracing.telling.story import tell
+from blip_tracing.telling.told import Run
 from blip_tracing.vocabulary import sites
 from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS
 from blip_tracing.vocabulary.experiment import BASE
@@ -55,10 +60,14 @@ CONFIG: dict[str, Any] = {
         for name, (receiver, donor) in ENDS.items()
     },
     "metrics": list(METRICS),
+    "controls": {"null_draws": None, "donors": 5},
     "effects": {
         "total_effect": 0.05,
         "resamples": 200,
-        "roles": [{"role": role} for role in ("[CLS]", "before noun", "noun", "[SEP]")],
+        "least_effect": LEAST_EFFECT,
+        "roles": [
+            {"role": role, **({"pair": "differs"} if role == DIFFERING else {})} for role in ROLES
+        ],
         "seed": 3,
     },
     "report": {"examples": 2, "draws_at": 0.5},
@@ -116,6 +125,7 @@ def made_up_run(
         name: read_table(tables / f"{name}.csv", shown if name in of_cells else None)
         for name in names
     }
+    read["turns"] = read_turns(tables / "effects.csv", read["families"])
     return Run(
         config=configured_as(settings),
         config_files=["config/my study.yaml"],

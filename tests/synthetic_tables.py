@@ -16,17 +16,34 @@ from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experime
 from blip_tracing.vocabulary.metrics import METRICS, columns_of
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import SITES
-from blip_tracing.vocabulary.tables import CEILING, NO_OP, NULL, SMALL_EFFECT
+from blip_tracing.vocabulary.tables import CEILING, NO_OP, SMALL_EFFECT, UNRELATED
 
 SITE = next(iter(SITES))
 NOISE_LEVELS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 COLOR_WORDS = ("brown", "red", "white", "black", "green", "blue", "yellow", "pink", "gray", "tan")
 NOISY = "noisy"
+PICTURE_ONLY = "picture_only"
 # Receiver and donor of each experiment.
 ENDS = {"patching": (BASE, SOURCE), "tracing": (NOISY, BASE)}
 SCORES = columns_of(METRICS)
-SUMMARY = ["experiment", "site", "noise_level", "layer", "token_role", "quantity", "mean", "low",
-           "high", "examples", "draws", "t", "p_family", "against"]  # fmt: skip
+SUMMARY = ["experiment", "site", "noise_level", "group", "among", "layer", "token_role", "quantity",
+           "mean", "low", "high", "examples", "pictures", "draws", "known", "p_floor", "p_null",
+           "p_family", "p_study", "chosen", "marked"]  # fmt: skip
+EFFECTS = ["experiment", "example", "group", "site", "noise_level", "layer", "position", "token",
+           "token_role", "probability_change", "log_probability_change", "log_odds_change",
+           "logit_difference_change", "normalised", "hidden_change", "total_effect",
+           "below_threshold", "included", "null_change", "contrast", "known", "p_map",
+           "marked"]  # fmt: skip
+FAMILIES = ["experiment", "site", "noise_level", "examples", "included", "pictures", "primary",
+            "reference", "target", "total_effect", "hidden_share", "third_mass", "tested", "reason",
+            "cells", "marked", "detectable", "matched_share", "heterogeneity_p"]  # fmt: skip
+FAMILY = ["experiment", "site", "noise_level"]
+DIFFERING = "differing word"
+ROLES = ("[CLS]", "before it", DIFFERING, "after it", "[SEP]")
+FEWEST_PICTURES, LEAST_DRAWS = 6, 5
+TOTAL_EFFECT, LEAST_EFFECT = 0.05, 0.02
+# Of the clean states that the made-up noise changes.
+STATE_SD = 0.99
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ def write_tables(
         "baseline": pd.concat([_baseline(name, pair, random) for name, pair in asked.items()]),
         "tokens": pd.concat([_tokens(name, pair, unknown_words) for name, pair in asked.items()]),
         "runs": pd.concat(
-            [_clean_runs(asked)]
+            [_clean_runs(asked), _picture_only(asked)]
             + [_corrupted_runs(name, pair, run, random)
                for name, pair in asked.items() for run in corrupted.values()]
         ),
@@ -120,22 +137,27 @@ def write_derived_tables(
 ) -> Path:
     """Write what is derived from the tables that `write_tables` wrote there, and the controls.
 
-    with_null: whether the examples have an unrelated one. Changes in probability are those of
-    the tables; of the rest, numbers are made up: an interval is 0.05 to each side, and cells of
-    the noun in layer 0 alone have a p below 0.05.
+    with_null: whether the examples have an unrelated one. Changes in probability, floors and
+    targets are those of the tables. Of the rest, numbers are made up: every example has a picture
+    of its own and the first half of them a group; from six of them on intervals are 0.05 to each
+    side, and the differing word in layers 1 and 2 is marked where a family is tested, layer 1
+    chosen in most resamples. In an example's map the same cell of layer 1 is marked where it may
+    be.
     """
     random = np.random.default_rng(1)
     experiments = made_up_experiments(ends=ends)
-    runs = read_table(folder / "runs.csv")
+    runs, tokens = (read_table(folder / f"{name}.csv") for name in ("runs", "tokens"))
     tables = {asked.name: read_table(folder / f"{asked.name}.csv") for asked in experiments}
-    parts = [_changes(asked, tables[asked.name], runs) for asked in experiments]
-    effects = _effects(pd.concat(parts, ignore_index=True), random)
+    parts = [_effects(asked, tables[asked.name], runs, tokens, random) for asked in experiments]
+    effects = pd.concat(parts, ignore_index=True)
     if not with_null:
-        effects = effects.assign(null_change=np.nan, contrast=np.nan)
-    whole = pd.concat([_whole(asked, tables[asked.name]) for asked in experiments])
+        effects = effects.assign(null_change=np.nan, contrast=np.nan, marked=False)
+    families = pd.concat([_families(asked, effects, runs) for asked in experiments])
     derived = {
-        "effects": effects,
-        "summary": pd.concat([whole, _summary(effects)]),
+        "effects": effects[EFFECTS],
+        "summary": _summary(effects, families, tables, experiments),
+        "families": families[FAMILIES],
+        "negatives": _negatives(families),
         "run_means": _run_means(runs),
         "controls": _controls(effects),
         "excluded": _excluded(effects),
@@ -156,7 +178,12 @@ def write_verdicts(folder: Path) -> Path:
          "unseeded, shown as a distribution", ""),
     ]  # fmt: skip
     columns = ["quantity", "title", "compared", "agree", "expected", "p", "verdict", "where"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "verdicts.csv", index=False)
+    table = pd.DataFrame(rows, columns=columns).assign(
+        correlation=[np.nan, 0.97, np.nan], correlation_low=[np.nan, 0.9, np.nan],
+        correlation_high=[np.nan, 0.99, np.nan], shift=[np.nan, 1, np.nan],
+        power=[np.nan, 0.85, np.nan],
+    )  # fmt: skip
+    table.to_csv(folder / "verdicts.csv", index=False)
     return folder
 
 
@@ -212,10 +239,17 @@ def _tokens(name: str, pair: Asked, unknown_words: Sequence[str]) -> pd.DataFram
 def _clean_runs(asked: Mapping[str, Asked]) -> pd.DataFrame:
     scores = {"p_base": [0.889, 0.004], "p_source": [0.006, 0.617]}
     return pd.concat(
-        [_run(name, pair, question).assign(noise_level=np.nan, draw=np.nan)
+        [_run(name, pair, question).assign(noise_level=np.nan, draw=np.nan, state_sd=np.nan)
          .assign(**{score: values[number] for score, values in scores.items()})
          for name, pair in asked.items() for number, question in enumerate(QUESTIONS)]
     ).pipe(_with_logits)  # fmt: skip
+
+
+def _picture_only(asked: Mapping[str, Asked]) -> pd.DataFrame:
+    """The picture with a question of no words: a reference for the floors."""
+    parts = [_run(name, pair, BASE) for name, pair in asked.items()]
+    rows = pd.concat(parts).assign(run=PICTURE_ONLY, text="")
+    return rows.assign(p_base=0.2, p_source=0.1).pipe(_with_logits)
 
 
 def _corrupted_runs(name: str, pair: Asked, run: Run, random: np.random.Generator) -> pd.DataFrame:
@@ -225,7 +259,7 @@ def _corrupted_runs(name: str, pair: Asked, run: Run, random: np.random.Generato
     drawn = index.to_frame(index=False)
     drawn["p_base"] = np.exp(-drawn["noise_level"]) * 0.7 + 0.05 * random.random(len(drawn))
     drawn["p_source"] = 0.3 * drawn["p_base"] + 0.01
-    asked = _run(name, pair, run.question).assign(run=run.name)
+    asked = _run(name, pair, run.question).assign(run=run.name, state_sd=STATE_SD)
     return asked.merge(drawn, how="cross").pipe(_with_logits)
 
 
@@ -297,46 +331,158 @@ def _corrupted_cells(
 
 
 def _changes(experiment: Experiment, cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The mean over draws of each cell's change in the followed answer's probability."""
+    """The mean over draws of each cell's change in the followed answer's probability.
+
+    hidden_change: the same over the draws in which the noise hid the answer.
+    """
     score = f"p_{experiment.followed}"
     keys = ["example", *(["noise_level", "draw"] if experiment.receiver.corruption else [])]
     alone = runs[runs["run"] == experiment.receiver.name]
     before = cells.merge(alone[[*keys, score]], on=keys, how="left", suffixes=("", "_before"))
+    change = before[score] - before[f"{score}_before"]
+    hid = bool(experiment.receiver.corruption) & (
+        before[f"{score}_before"] < _clean(runs)[before["example"]].to_numpy() / 2
+    )
     changes = before.assign(
-        experiment=experiment.name,
-        probability_change=before[score] - before[f"{score}_before"],
+        probability_change=change,
+        hidden_change=change.where(hid),
         noise_level=before.get("noise_level", np.nan),
     )
-    cell = ["experiment", "example", "site", "noise_level", "layer", "position", "token"]
+    cell = ["example", "site", "noise_level", "layer", "position", "token"]
     groups = changes.groupby(cell, sort=False, dropna=False)
-    return groups["probability_change"].mean().reset_index()
+    return groups[["probability_change", "hidden_change"]].mean().reset_index()
 
 
-def _effects(changes: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
-    last = changes.groupby("example")["position"].transform("max")
-    position = changes["position"]
-    roles = np.select(
-        [position == 0, position == last, position == last - 1], ["[CLS]", "[SEP]", "noun"],
-        "before noun",
+def _clean(runs: pd.DataFrame) -> pd.Series:
+    """p(base answer) of the clean run, by example."""
+    return runs[runs["run"] == BASE].set_index("example")["p_base"]
+
+
+def _ends_of(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
+    """reference and target, a row an example (and noise level where a run is corrupted)."""
+    ends = {}
+    for end, run in (("reference", experiment.receiver), ("target", experiment.donor)):
+        keys = ["example", *(["noise_level"] if run.corruption else [])]
+        rows = runs[runs["run"] == run.name]
+        means = rows.groupby(keys)[f"p_{experiment.followed}"].mean().rename(end)
+        ends[end] = means.reset_index()
+    corrupted = [table for table in ends.values() if "noise_level" in table]
+    clean = [table for table in ends.values() if "noise_level" not in table]
+    first, *others = [*corrupted, *clean]
+    for other in others:
+        first = first.merge(other, on="example")
+    return first if corrupted else first.assign(noise_level=np.nan)
+
+
+def _roles(tokens: pd.DataFrame) -> pd.DataFrame:
+    """example, position, token_role: of the base question."""
+    base, source = (
+        tokens[tokens["question"] == question].set_index(["example", "position"])["token"]
+        for question in QUESTIONS
+    )
+    differs = base != source.reindex(base.index)
+    table = base.reset_index()
+    position = table["position"]
+    where = position.where(differs.to_numpy()).groupby(table["example"])
+    first, last = where.transform("min"), where.transform("max")
+    table["token_role"] = np.select(
+        [table["token"] == "[CLS]", table["token"] == "[SEP]", position < first, position > last],
+        ["[CLS]", "[SEP]", "before it", "after it"],
+        DIFFERING,
+    )
+    return table[["example", "position", "token_role"]]
+
+
+def _effects(
+    experiment: Experiment,
+    cells: pd.DataFrame,
+    runs: pd.DataFrame,
+    tokens: pd.DataFrame,
+    random: np.random.Generator,
+) -> pd.DataFrame:
+    names = list(dict.fromkeys(cells["example"]))
+    groups = {name: f"kind {1 + (2 * number >= len(names))}" for number, name in enumerate(names)}
+    table = (
+        _changes(experiment, cells, runs)
+        .merge(_ends_of(experiment, runs), on=["example", "noise_level"])
+        .merge(_roles(tokens), on=["example", "position"])
+    )
+    change, total = table["probability_change"], table["target"] - table["reference"]
+    null = 0.1 * (random.random(len(table)) - 0.5)
+    small = experiment.direction * total < TOTAL_EFFECT
+    asked_other = (table["layer"] == 0) & (experiment.corrupted is None)
+    known = asked_other & (table["site"] == SITE)
+    one = (table["token_role"] == DIFFERING) & (table["layer"] == 1)
+    table = table.assign(
+        experiment=experiment.name, group=table["example"].map(groups),
+        log_probability_change=0.1, log_odds_change=4 * change,
+        logit_difference_change=-8 * change, normalised=change / total, total_effect=total,
+        below_threshold=small, included=True, null_change=null, contrast=change - null,
+        known=np.select([known & (table["token_role"] == DIFFERING), known],
+                        ["ceiling", "no_op"], ""),
+        p_map=np.where(one, 0.01, 0.5) if experiment.draws > 1 else np.nan,
     )  # fmt: skip
-    null_change = 0.1 * (random.random(len(changes)) - 0.5)
-    where = [column for column in changes if column != "probability_change"]
-    return changes[where].assign(
-        token_role=roles, probability_change=changes["probability_change"],
-        log_probability_change=0.1, logit_difference=2.0, normalised=0.5, total_effect=0.6,
-        below_threshold=False, null_change=null_change,
-        contrast=changes["probability_change"] - null_change,
-    )  # fmt: skip
+    may = (experiment.draws >= LEAST_DRAWS) & ~small & (experiment.direction * change > 0.05)
+    return table.assign(marked=one & may)
+
+
+def _families(experiment: Experiment, effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    mine = effects[effects["experiment"] == experiment.name]
+    levels = sorted(mine["noise_level"].dropna().unique())
+    rows = []
+    for (site, level), family in mine.groupby(["site", "noise_level"], dropna=False, sort=False):
+        each = family.drop_duplicates("example")
+        total, count = each["total_effect"].mean(), len(each)
+        reason = ""
+        if count < FEWEST_PICTURES:
+            reason = "fewer than six pictures"
+        elif family["null_change"].isna().all():
+            reason = "no unrelated example"
+        elif experiment.direction * total < TOTAL_EFFECT:
+            reason = "the noise hid nothing"
+        noisy = runs[runs["noise_level"] == level]
+        hidden = noisy["p_base"] < _clean(runs)[noisy["example"]].to_numpy() / 2
+        cells = family[["layer", "token_role"]].drop_duplicates()
+        tested = not reason
+        rows.append(
+            {
+                "experiment": experiment.name, "site": site, "noise_level": level,
+                "examples": count, "included": count, "pictures": count,
+                "primary": site == mine["site"].iloc[0]
+                and (not levels or level == levels[len(levels) // 2]),
+                "reference": each["reference"].mean(), "target": each["target"].mean(),
+                "total_effect": total, "hidden_share": hidden.mean() if len(noisy) else np.nan,
+                "third_mass": 0.3, "tested": tested, "reason": reason,
+                "cells": len(cells) if tested else 0, "marked": 2 if tested else 0,
+                "detectable": 0.21 if tested else np.nan, "matched_share": 0.9,
+                "heterogeneity_p": 0.03 if tested else np.nan,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _negatives(families: pd.DataFrame) -> pd.DataFrame:
+    rows = families[families["tested"]]
+    return rows[FAMILY].assign(
+        control="unrelated donor as source", cells=rows["cells"], false_marks=0, exceeded=False
+    )
 
 
 def _run_means(runs: pd.DataFrame) -> pd.DataFrame:
     chosen = runs[runs["run"] != SOURCE]
-    groups = chosen.groupby(["run", "noise_level"], sort=False, dropna=False)
+    hidden = (chosen["p_base"] < _clean(runs)[chosen["example"]].to_numpy() / 2).astype(float)
+    groups = chosen.assign(hidden=hidden, third=1 - chosen["p_base"] - chosen["p_source"]).groupby(
+        ["run", "noise_level"], sort=False, dropna=False
+    )
     means = groups.agg(
-        mean=("p_base", "mean"), examples=("example", "nunique"), rows=("example", "size")
-    ).reset_index()
+        mean=("p_base", "mean"), examples=("example", "nunique"), rows=("example", "size"),
+        hidden=("hidden", "mean"), third=("third", "mean"), state_sd=("state_sd", "mean"),
+    ).reset_index()  # fmt: skip
     means["draws"] = means["rows"] // means["examples"]
-    columns = ["run", "noise_level", "mean", "low", "high", "examples", "draws"]
+    means["noise_in_sd"] = means["noise_level"] / means["state_sd"]
+    means["hidden"] = means["hidden"].where(means["noise_level"].notna())
+    columns = ["run", "noise_level", "mean", "low", "high", "examples", "draws", "hidden", "third",
+               "state_sd", "noise_in_sd"]  # fmt: skip
     return _within_bounds(_with_ends(means))[columns]
 
 
@@ -351,27 +497,71 @@ def _whole(experiment: Experiment, cells: pd.DataFrame) -> pd.DataFrame:
         mean=("mean", "mean"), examples=("example", "nunique"), draws=("draw", "nunique")
     ).reset_index()
     named = means.assign(experiment=experiment.name, token_role=ALL, quantity="probability")
-    return _within_bounds(_with_ends(named)).reindex(columns=SUMMARY)
+    return _within_bounds(_with_ends(named))
 
 
-def _summary(effects: pd.DataFrame) -> pd.DataFrame:
-    keys = ["experiment", "site", "noise_level", "layer", "token_role"]
-    groups = effects.groupby(keys, dropna=False)
-    examples = groups["example"].nunique().reset_index(drop=True)
+def _summary(
+    effects: pd.DataFrame,
+    families: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    experiments: Sequence[Experiment],
+) -> pd.DataFrame:
+    covered = effects["probability_change"] / effects["total_effect"]
+    effects = effects.assign(covered=covered.mask(effects["below_threshold"]))
+    parts = [_summary_of(effects, families, ALL, True)]
+    parts += [_summary_of(rows, families, str(name), False)
+              for name, rows in effects.groupby("group")]  # fmt: skip
+    whole = pd.concat([_whole(asked, tables[asked.name]) for asked in experiments])
+    parts.append(whole.assign(group=ALL))
+    summary = pd.concat(parts).assign(pictures=lambda rows: rows["examples"])
+    both = [summary.assign(among=among) for among in ("all", "included")]
+    return pd.concat(both).reindex(columns=SUMMARY)
+
+
+def _summary_of(
+    effects: pd.DataFrame, families: pd.DataFrame, group: str, tested: bool
+) -> pd.DataFrame:
+    keys = [*FAMILY, "layer", "token_role"]
+    by_example = effects.groupby([*keys, "example"], dropna=False).agg(
+        probability_change=("probability_change", "mean"),
+        log_odds_change=("log_odds_change", "mean"),
+        logit_difference_change=("logit_difference_change", "mean"),
+        hidden_change=("hidden_change", "mean"),
+        contrast=("contrast", "mean"),
+        largest=("covered", "max"),
+        known=("known", "first"),
+    )
+    by_example["turned"] = (by_example["largest"] >= 0.5).astype(float)
+    groups = by_example.reset_index().groupby(keys, dropna=False)
+    counts = groups.agg(examples=("example", "nunique"), known=("known", "first"))
     parts = []
-    for quantity in ("probability_change", "contrast"):
-        means = groups[quantity].mean().rename("mean").reset_index()
-        parts.append(means.assign(quantity=quantity, examples=examples, draws=1).dropna(
-            subset="mean"
-        ))  # fmt: skip
-    stands_out = (parts[1]["layer"] == 0) & (parts[1]["token_role"] == "noun")
-    p = np.where(stands_out, 0.01, 0.5)
-    parts[1] = parts[1].assign(t=3.0, p_family=p, against=NULL)
-    return _with_ends(pd.concat(parts)).reindex(columns=SUMMARY)
+    for quantity in ("probability_change", "log_odds_change", "logit_difference_change",
+                     "hidden_change", "turned", "contrast"):  # fmt: skip
+        means = counts.assign(mean=groups[quantity].mean(), quantity=quantity, draws=1)
+        ended = _with_ends(means.dropna(subset="mean").reset_index())
+        parts.append(_within_bounds(ended) if quantity == "turned" else ended)
+    changes = parts[0].merge(families[[*FAMILY, "tested", "included"]], on=FAMILY, how="left")
+    if tested:
+        one = (changes["token_role"] == DIFFERING) & (changes["known"] == "")
+        best, second = one & (changes["layer"] == 1), one & (changes["layer"] == 2)
+        p = pd.Series(np.where(best | second, 0.01, 0.5)).where(changes["tested"])
+        changes = changes.assign(
+            p_floor=p, p_null=p / 2, p_family=p, p_study=2 * p,
+            chosen=np.select([best, second], [0.7, 0.28], 0.0),
+            marked=(best | second) & changes["tested"],
+        )  # fmt: skip
+        parts[0] = changes
+    summary = pd.concat(parts).assign(group=group)
+    none = summary["quantity"] != "probability_change"
+    return summary.assign(known=summary["known"].mask(none, ""))
 
 
 def _with_ends(means: pd.DataFrame) -> pd.DataFrame:
-    return means.assign(low=means["mean"] - 0.05, high=means["mean"] + 0.05)
+    """With the intervals that there are from six pictures on."""
+    enough = means["examples"] >= FEWEST_PICTURES
+    return means.assign(
+        low=(means["mean"] - 0.05).where(enough), high=(means["mean"] + 0.05).where(enough)
+    )
 
 
 def _within_bounds(probabilities: pd.DataFrame) -> pd.DataFrame:
@@ -386,7 +576,7 @@ def _controls(effects: pd.DataFrame) -> pd.DataFrame:
     nulls = effects.loc[effects["null_change"].notna(), [*keys, "layer", "position"]]
     parts = [
         # The first block that is read of the column holds no number.
-        nulls.assign(control=NULL, difference=np.nan),
+        nulls.assign(control=UNRELATED, difference=np.nan),
         layers.assign(control=NO_OP, difference=0.0, tolerance=1e-6, effect=0.4),
         layers.assign(control=CEILING, difference=2e-7, tolerance=1e-4, effect=0.4),
     ]
@@ -395,7 +585,7 @@ def _controls(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _excluded(effects: pd.DataFrame) -> pd.DataFrame:
-    """The first example's effects are all below the threshold where a run is corrupted."""
+    """The first example's effects are said to be below the threshold where a run is corrupted."""
     corrupted = effects[effects["noise_level"].notna()]
     of_first = corrupted[corrupted["example"] == effects["example"].iloc[0]]
     keys = ["example", "experiment", "site", "noise_level"]

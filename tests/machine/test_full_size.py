@@ -20,7 +20,7 @@ from blip_tracing.given.pictures import open_picture
 from blip_tracing.given.tokens import load_tokenizer
 from blip_tracing.machinery.tables import read_table
 from blip_tracing.telling.finished_run import count_controls
-from blip_tracing.vocabulary.experiment import BASE, SOURCE
+from blip_tracing.vocabulary.experiment import BASE, PICTURE_ONLY, SOURCE
 from blip_tracing.vocabulary.tables import CEILING, NO_OP
 
 CONFIG = "config/blip-vqa-base.yaml"
@@ -94,7 +94,13 @@ def test_all_cells_of_the_tutorial_are_there(project):
     assert len(read_table(tables / "patching.csv")) == 2 * cells
     assert len(read_table(tables / "tracing.csv")) == 2 * 7 * 10 * cells
     runs = read_table(tables / "runs.csv")
-    assert runs["run"].value_counts().to_dict() == {BASE: 1, SOURCE: 1, "noisy": 7 * 10}
+    assert runs["run"].value_counts().to_dict() == {
+        BASE: 1,
+        SOURCE: 1,
+        "noisy": 7 * 10,
+        PICTURE_ONLY: 1,
+        "noisy_at_1": 30,
+    }
     assert len(read_table(tables / "baseline.csv")) == 20
 
 

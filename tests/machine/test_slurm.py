@@ -39,7 +39,8 @@ APART = {"encode_images": 1, "answer_questions": 1, "run_corrupted": 1, "interve
 # Of `render_runtime` too.
 REPORT_RULES = ("render", "tell_story")
 LOCAL_RULES = (
-    "fetch_model", "measure_effects", "collect_table", "collect_cells", "collect_runtimes", "all",
+    "fetch_model", "measure_effects", "collect_table", "collect_cells", "collect_effects",
+    "collect_runtimes", "all",
 )  # fmt: skip
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

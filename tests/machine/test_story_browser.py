@@ -15,7 +15,8 @@ from PIL import Image
 from stories import SHOWN, SITES, made_up_run, write_page
 from synthetic_tables import Asked
 
-from blip_tracing.telling.story import MARK, Map, Story, tell
+from blip_tracing.telling.story import tell
+from blip_tracing.telling.told import MARK, Map, MapGroup, Story
 from blip_tracing.telling.words import brief, with_interval
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
@@ -114,7 +115,8 @@ def see_all(browser: Chrome) -> None:
     """Have everything laid out, not only what is near the window."""
     browser.execute_script(
         "document.head.insertAdjacentHTML('beforeend',"
-        " '<style>.group { content-visibility: visible !important; }</style>')"
+        " '<style>.group { content-visibility: visible !important; }</style>');"
+        "document.querySelectorAll('details').forEach((details) => { details.open = true; })"
     )
 
 
@@ -154,7 +156,8 @@ def test_the_console_stays_empty(opened: Chrome) -> None:
 
 def test_every_picture_and_every_font_is_shown(opened: Chrome) -> None:
     widths = opened.execute_script("return [...document.images].map((i) => i.naturalWidth)")
-    assert len(widths) == len(SHOWN)
+    # That of the first example also stands at the beginning.
+    assert len(widths) == len(SHOWN) + 1
     assert all(width > 0 for width in widths)
     states = opened.execute_async_script(
         "const done = arguments[0];"
@@ -172,10 +175,11 @@ def test_a_picture_of_any_shape_keeps_to_its_place(
         Image.new("RGB", shape, "red").save(path)
     write_page(run, tmp_path / "index.html")
     show(browser, tmp_path / "index.html", WIDTHS[0])
+    see_all(browser)
     sides = browser.execute_script(
         "return [...document.images].map((i) => [i.clientWidth, i.clientHeight])"
     )
-    assert len(sides) == len(SHOWN)
+    assert len(sides) == len(SHOWN) + 1
     assert all(0 < width < 300 and height < 300 for width, height in sides), sides
 
 
@@ -268,13 +272,14 @@ def test_zero_is_white_and_words_are_dark(opened: Chrome) -> None:
 def test_pointing_at_a_cell_shows_its_value(opened: Chrome, told: tuple[Story, Path]) -> None:
     story, _ = told
     group = story.examples[1].maps[-1]
-    one = group.maps[-1]
+    one = primary_of(group)
+    see_all(opened)
     for _, cell in one.cells.iloc[[0, -1]].iterrows():
         head, value, *others = point_at(opened, one, cell).splitlines()
         assert head == head_of(cell)
         numbers = [f"{cell[name]:+.3f}".replace("-", "−") for name in ("value", "low", "high")]
         assert value == "{}: {} ({} to {})".format(group.measure, *numbers)
-        assert others == [f"unrelated example's state: {cell[one.cells.columns[-1]]}"]
+        assert others == [f"null: {cell['null']}", f"hidden: {cell['hidden']}"]
     box = opened.find_element(By.ID, "told").rect
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= opened.execute_script("return innerWidth")
@@ -283,12 +288,12 @@ def test_pointing_at_a_cell_shows_its_value(opened: Chrome, told: tuple[Story, P
 def test_pointing_at_an_average_shows_its_test(opened: Chrome, told: tuple[Story, Path]) -> None:
     (one,) = told[0].averages[0].maps
     shown = point_at(opened, one, one.cells.iloc[0])
-    assert "p (family): 0.500" in shown
+    assert "minus the null: " in shown
     assert "examples: 3" in shown
 
 
 def test_pointing_at_the_chart_shows_its_means(opened: Chrome, told: tuple[Story, Path]) -> None:
-    points = opened.find_elements(By.CSS_SELECTOR, ".runs .square i")
+    points = opened.find_elements(By.CSS_SELECTOR, "#noise ~ .chart .runs .square i")
     means = told[0].means
     rows = means[means["run"] == "nothing restored"].to_dict("records")
     for point, row in zip(points, rows, strict=True):
@@ -296,7 +301,7 @@ def test_pointing_at_the_chart_shows_its_means(opened: Chrome, told: tuple[Story
         ActionChains(opened).move_to_element(point).perform()
         assert shown_beside(opened).splitlines() == [
             f"nothing restored, σ = {row['noise_level']:g}",
-            f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+            f"{row['mean']:.3f}",
         ]
 
 
@@ -313,7 +318,8 @@ def test_the_browser_does_not_show_what_the_page_shows(
 
 
 def test_keys_move_between_the_cells_of_a_map(opened: Chrome, told: tuple[Story, Path]) -> None:
-    one = told[0].examples[1].maps[-1].maps[-1]
+    one = primary_of(told[0].examples[1].maps[-1])
+    see_all(opened)
     cells = one.cells.set_index(["place", "layer"], drop=False)
     opened.execute_script(f"document.querySelector(\"[id='{one.name}'] [tabindex='0']\").focus()")
     last = cells["layer"].max()
@@ -334,12 +340,15 @@ def test_keys_move_between_the_cells_of_a_map(opened: Chrome, told: tuple[Story,
 
 def test_the_tab_key_stops_once_at_each_map(opened: Chrome, told: tuple[Story, Path]) -> None:
     story, _ = told
-    first, second = story.examples[0].maps[-1].maps[:2]
+    first, second = map(primary_of, story.examples[0].maps[-2:])
+    see_all(opened)
     opened.execute_script(f"document.querySelector(\"[id='{first.name}'] [tabindex='0']\").focus()")
     inside = press(opened, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
-    assert press(opened, Keys.TAB) == head_of(second.cells.iloc[0])
+    # Between the maps there is the slider of the second.
+    assert press(opened, Keys.TAB, Keys.TAB) == head_of(second.cells.iloc[0])
     # And comes back to where it was.
-    ActionChains(opened).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
+    back = ActionChains(opened).key_down(Keys.SHIFT)
+    back.send_keys(Keys.TAB, Keys.TAB).key_up(Keys.SHIFT).perform()
     assert shown_beside(opened).splitlines()[0] == inside
     stops = opened.execute_script(
         "return [...document.querySelectorAll('[role=grid]')]"
@@ -349,7 +358,9 @@ def test_the_tab_key_stops_once_at_each_map(opened: Chrome, told: tuple[Story, P
 
 
 def test_keys_move_along_and_between_the_lines_of_the_chart(opened: Chrome) -> None:
-    opened.execute_script("document.querySelector('.runs [tabindex=\"0\"]').focus()")
+    opened.execute_script(
+        "document.querySelector('#noise ~ .chart .runs [tabindex=\"0\"]').focus()"
+    )
     assert press(opened, Keys.ARROW_DOWN) == f"one {SITES[0]} restored, σ = 0"
     assert press(opened, Keys.ARROW_RIGHT) == f"one {SITES[0]} restored, σ = 0.5"
     assert press(opened, Keys.ARROW_UP, Keys.END) == "clean run, σ = 2"
@@ -380,7 +391,7 @@ def test_the_page_reads_without_scripts(without_scripts: Chrome, told: tuple[Sto
     story, page = told
     for width in WIDTHS:
         show(without_scripts, page, width)
-        group = story.examples[1].maps[-1]
+        group = story.averages[-1]
         one = group.maps[-1]
         for _, cell in one.cells.iloc[[0, -1]].iterrows():
             place = cell_of(without_scripts, one, cell)
@@ -390,7 +401,15 @@ def test_the_page_reads_without_scripts(without_scripts: Chrome, told: tuple[Sto
             assert (place.get_attribute("title") or "").splitlines()[0] == value
         line = without_scripts.find_element(By.CSS_SELECTOR, ".chart polyline")
         assert line.rect["width"] > 100
-        assert not without_scripts.find_element(By.CLASS_NAME, "scripted").is_displayed()
+        hidden = without_scripts.find_elements(By.CLASS_NAME, "scripted")
+        assert not any(element.is_displayed() for element in hidden)
+        # All levels are there, side by side, and examples open without a script.
+        shown = without_scripts.find_elements(By.CSS_SELECTOR, "#averages ~ section .at")
+        assert len(shown) == sum(not one.idle for group in story.averages for one in group.maps)
+        assert all(one.is_displayed() for one in shown)
+        example = without_scripts.find_element(By.CSS_SELECTOR, "details.example")
+        example.find_element(By.TAG_NAME, "summary").click()
+        assert example.find_element(By.CLASS_NAME, "map").is_displayed()
         assert not without_scripts.find_element(By.ID, "told").is_displayed()
 
 
@@ -403,7 +422,83 @@ def test_the_printed_page_has_every_map(browser: Chrome, told: tuple[Story, Path
     reader = pypdf.PdfReader(BytesIO(base64.b64decode(printed["data"])))
     text = "".join("".join(sheet.extract_text() for sheet in reader.pages).split())
     maps = [one for shown in story.examples for group in shown.maps for one in group.maps]
+    assert story.strip
+    maps += story.strip.map.maps
     last_rows = [one.cells["label"].iloc[-1] for one in maps]
     assert text.count("8[SEP]") + text.count("9[SEP]") == len(last_rows)
     averages = sum(len(group.maps) for group in story.averages)
     assert text.count("layer012") == len(maps) + averages
+
+
+def primary_of(group: MapGroup) -> Map:
+    """The map that the slider shows at first."""
+    return next(one for one in group.maps if one.primary)
+
+
+def test_the_switch_shows_another_measure_in_all_maps(
+    opened: Chrome, told: tuple[Story, Path]
+) -> None:
+    see_all(opened)
+    group = told[0].averages[0]
+    (one,) = group.maps
+    cell = one.cells.iloc[int(one.cells["value"].abs().argmax())]
+    for name in ("log_odds", "logit_difference"):
+        opened.find_element(By.CSS_SELECTOR, f"[name=measure][value={name}]").click()
+        place = cell_of(opened, one, cell)
+        assert float(place.text.replace("−", "-")) == pytest.approx(cell[name], abs=0.06)
+        step = round(20 * cell[name] / group.limits[name])
+        assert place.get_attribute("class") == f"{'gain' if step > 0 else 'loss'}{abs(step)}"
+        head, value, *_ = point_at(opened, one, cell).splitlines()
+        assert head == head_of(cell)
+        assert name.replace("_", " ") in value
+        assert float(value.split(": ")[1].replace("−", "-")) == pytest.approx(cell[name], abs=0.006)
+    opened.find_element(By.CSS_SELECTOR, "[name=measure][value=value]").click()
+    assert cell_of(opened, one, cell).text == brief(cell["value"])
+
+
+def test_a_slider_chooses_the_noise_level(opened: Chrome, told: tuple[Story, Path]) -> None:
+    group = next(group for group in told[0].averages if len(group.maps) > 1)
+    shown = [one for one in group.maps if not one.idle]
+    at_first, last = primary_of(group), shown[-1]
+    assert at_first is not last
+    frame = opened.find_element(By.ID, last.name)
+    assert opened.find_element(By.ID, at_first.name).is_displayed()
+    assert not frame.is_displayed()
+    slider = frame.find_element(By.XPATH, "ancestor::section//input[@type='range']")
+    slider.send_keys(Keys.END)
+    assert frame.is_displayed()
+    assert not opened.find_element(By.ID, at_first.name).is_displayed()
+    assert slider.get_attribute("aria-valuetext") == f"σ = {last.level:g}"
+
+
+def test_rows_of_the_overview_are_sorted_and_filtered(
+    opened: Chrome, told: tuple[Story, Path]
+) -> None:
+    overview = told[0].overview
+    assert overview
+    table = opened.find_element(By.ID, "rows")
+
+    def names() -> list[str]:
+        rows = table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        return [row.find_element(By.TAG_NAME, "td").text for row in rows if row.is_displayed()]
+
+    assert names() == [row.example for row in overview.rows]
+    heads = table.find_elements(By.CSS_SELECTOR, "thead tr:last-child th")
+    floor = next(head for head in heads if head.text.startswith("floor"))
+    for order in (1, -1):
+        floor.send_keys(Keys.ENTER)
+        ranked = sorted(overview.rows, key=lambda row: order * round(row.floor, 2))
+        assert names() == [row.example for row in ranked]
+    field = opened.find_element(By.ID, "filter")
+    field.send_keys("kite")
+    assert names() == ["ball_kite"]
+    assert opened.find_element(By.ID, "found").text == "1 of 3"
+
+
+def test_a_link_to_an_example_unfolds_it(opened: Chrome, told: tuple[Story, Path]) -> None:
+    name = told[0].examples[1].pair.example
+    link = opened.find_element(By.CSS_SELECTOR, f"#rows a[href='#of-{name}']")
+    opened.execute_script("arguments[0].click()", link)
+    example = opened.find_element(By.ID, f"of-{name}").find_element(By.XPATH, "ancestor::details")
+    WebDriverWait(opened, PATIENCE).until(lambda _: example.get_attribute("open"))
+    assert example.find_element(By.CLASS_NAME, "map").is_displayed()

@@ -55,6 +55,7 @@ def test_a_second_name_of_a_place_costs_one_place_more():
     first, second = one["intervene patching"], two["intervene patching"]
     assert second.cells == 2 * first.cells
     decoder_alone = Sizes(BASE).decoder(9)
+    # Both rows of the sheet are of one question, and each is the other's only donor.
     rows = 2 * ((1 + 1) * 9 + 3)
     assert second.operations - first.operations == pytest.approx(rows * decoder_alone)
 
@@ -62,6 +63,38 @@ def test_a_second_name_of_a_place_costs_one_place_more():
 def test_more_tokens_and_draws_cost_more():
     short, long = costs(plan_of(), 6), costs(plan_of(), 12)
     assert long["intervene tracing"].operations > 3 * short["intervene tracing"].operations
+
+
+def interventions(plan, experiment):
+    """Rows of all positions that the places of one example cost, beside the controls'."""
+    sizes, asked = Sizes(BASE), plan.experiments[experiment]
+    resumed = sum(
+        (12 - layer) * sizes.block(9) + sizes.decoder(9) for layer in range(12)
+    )  # fmt: skip
+    levels = max(1, len(asked.levels))
+    runs = levels * asked.draws * sizes.run(9) if asked.corrupted else 0
+    operations = costs(plan)[f"intervene {experiment}"].operations / len(plan.examples)
+    return ((operations - runs) / resumed - 3 * levels) / 9
+
+
+@pytest.mark.parametrize(
+    ("controls", "patching", "tracing"),
+    [
+        # Without draws a null a donor; with draws one a draw, whatever the number of donors.
+        ({}, 1 + 5, 7 * (10 + 10)),
+        ({"donors": 2}, 1 + 2, 7 * (10 + 10)),
+        ({"donors": 50}, 1 + 7, 7 * (10 + 10)),
+        ({"null_draws": 3}, 1 + 5, 7 * (10 + 3)),
+    ],
+)
+def test_the_null_is_counted(controls, patching, tracing):
+    rows = [row | {"base_question": f"q{n}"} for n, row in enumerate(sheet(8))]
+    model = {"name": "m", "layers": SIZES}
+    plan = Plan(config_of(model=model, runs=TUTORIAL, controls=controls), rows)
+    assert interventions(plan, "patching") == pytest.approx(patching)
+    assert interventions(plan, "tracing") == pytest.approx(tracing)
+    alone = Plan(config_of(model=model, runs=TUTORIAL, controls=controls), rows[:1])
+    assert interventions(alone, "tracing") == pytest.approx(7 * 10)
 
 
 def test_an_estimate_says_that_it_is_extrapolated_and_what_it_assumes():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import measure_effects
 import numpy as np
@@ -19,39 +21,61 @@ import summarize_effects
 
 from blip_tracing.given.provenance import digests
 from blip_tracing.machinery.tables import read_table, sort_rows, write_table
+from blip_tracing.meaning import summary as summary_rules
 from blip_tracing.meaning.effects import (
+    MEASURED,
     QUANTITIES,
     average_cells,
     average_draws,
     average_roles,
     by_level,
     classify,
+    inclusion,
     list_excluded,
     measure_cells,
+    run_facts,
 )
 from blip_tracing.meaning.roles import assign_roles
+from blip_tracing.meaning.statistics import (
+    detectable_mean,
+    heterogeneity_test,
+    max_t_test,
+    selection_frequencies,
+)
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES, Corruption
-from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run, described
+from blip_tracing.vocabulary.experiment import (
+    BASE,
+    PICTURE_ONLY,
+    SOURCE,
+    Experiment,
+    Run,
+    described,
+)
 from blip_tracing.vocabulary.metrics import METRICS, columns_of
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import (
     CEILING,
     NO_OP,
-    NULL,
+    NOT_OWN,
     ONE_ANSWER,
     REASONS,
     SMALL_EFFECT,
+    SMALL_PRIMARY,
     SMALL_RANGE,
+    UNRELATED,
     WITHOUT_NULL,
     WITHOUT_ROLE,
 )
+from blip_tracing.vocabulary.tables import INCLUDED as INCLUDED_ROWS
 
 Tables = dict[str, pd.DataFrame]
 
-LAYERS, DRAWS, NULL_DRAWS = 2, 3, 2
+LAYERS, DRAWS, NULL_DRAWS, DONORS = 2, 5, 2, 3
 NOISE_LEVELS = (2.0, 0.5)
 THRESHOLD = 0.05
+RULES = summary_rules.Rules(THRESHOLD, least_effect=0.02, resamples=200, seed=0)
+PRIMARY = 1
 SITE = next(iter(SITES))
 SCORES = columns_of(METRICS)
 BASE_RUN, SOURCE_RUN = Run(BASE, BASE), Run(SOURCE, SOURCE)
@@ -63,10 +87,10 @@ EXPERIMENTS = {
     "tracing": Experiment("tracing", NOISY, BASE_RUN, (SITE,)),
     "noising": Experiment("noising", BASE_RUN, NOISY, (SITE,)),
 }
-RULES = [
+ROLES = [
     {"role": "start", "token": r"\[CLS\]"},
-    {"role": "before noun", "before": "noun"},
-    {"role": "noun", "pair": "differs"},
+    {"role": "before it", "before": "it"},
+    {"role": "it", "pair": "differs"},
     {"role": "end", "token": r"\[SEP\]"},
 ]
 # What makes each example special: see `make_tables`. Questions of unequal lengths and roles.
@@ -76,11 +100,18 @@ QUESTIONS = {
     "alone": ("dog", "cat"),
     "same": ("is it a dog", "is it a cat"),
     "close": ("a dog", "a cat"),
+    "own": ("what is a dog", "what is a cat"),
+    **{f"more{number}": ("what is the dog", "what is the cat") for number in range(7)},
 }
+# Two of them share a picture; of the kinds of question, one has two pictures.
+PICTURES = {name: "shared" if name in ("more0", "more1") else f"{name}.png" for name in QUESTIONS}
+GROUPS = {name: "few" if name in ("more5", "more6") else "many" for name in QUESTIONS}
+INCLUDED = ("plain", "alone", "close", *(name for name in QUESTIONS if name.startswith("more")))
 # The files of a shard's runs.
 RUN_FILES = ("clean", NOISY.name)
-AVERAGED = ["probability_change", "log_probability_change", "logit_difference", "normalised",
-            "null_change", "contrast"]  # fmt: skip
+AVERAGED = ["probability_change", "log_probability_change", "log_odds_change",
+            "logit_difference_change", "normalised", "hidden_change", "null_change",
+            "contrast"]  # fmt: skip
 
 
 def tokens_of(question: str) -> list[str]:
@@ -103,11 +134,13 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
     """A shard's tables with made-up scores. Of the examples
 
     small: its answers are about as likely in every run; alone: has no unrelated example;
-    same: both its questions have one answer; close: the logits of its runs hardly differ.
-    The null of a corrupted experiment is measured at the first draws only.
+    same: both its questions have one answer; close: the logits of its runs hardly differ;
+    own: the base answer that is followed is not the model's first.
+    The null of a corrupted experiment is measured at the first draws only, that of another with
+    several donors; some of its states are matched.
     """
     tables: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("runs", "tokens", *EXPERIMENTS, "controls")
+        name: [] for name in ("runs", "tokens", "baseline", *EXPERIMENTS, "controls")
     }
     for example in examples:
         random = np.random.default_rng(list(example.encode()))
@@ -121,12 +154,18 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
                 {"example": example, "run": question, "answer_id": ids[question],
                  **scores(*chances)}
             )  # fmt: skip
+            first = 3 if (example, question) == ("own", BASE) else ids[question]
+            tables["baseline"] += [
+                {"example": example, "question": question, "rank": rank, "token_id": token_id}
+                for rank, token_id in ((1, first), (2, 9))
+            ]
             tables["tokens"] += [
                 {"example": example, "question": question, "position": position, "token": token}
                 for position, token in enumerate(questions[question])
             ]
         for level, draw in product(NOISY.levels, range(NOISY.draws)):
-            corrupted = 0.79 if small else random.uniform(0.1, 0.3)
+            # At the first level the noise of some draws hides nothing.
+            corrupted = 0.79 if small or (draw > 2 and level == 2) else random.uniform(0.1, 0.3)
             tables["runs"].append(
                 {"example": example, "run": NOISY.name, "noise_level": level, "draw": draw,
                  "answer_id": ids[BASE], **scores(corrupted, 0.2)}
@@ -148,14 +187,17 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
                         at = dict(zip(("noise_level", "draw"), variant, strict=False))
                         chances = random.uniform(0.1, 0.8), random.uniform(0.1, 0.7)
                         tables[name].append({**there, **cell, **words, **at, **scores(*chances)})
-                        if example != "alone" and at.get("draw", 0) < NULL_DRAWS:
-                            null = {"control": NULL, "donor": "other", "difference": math.nan}
-                            tables["controls"].append(
-                                {**of_experiment, **null, **cell, **at,
-                                 **scores(random.random(), 0.2)}
-                            )  # fmt: skip
+                        if example == "alone" or at.get("draw", 0) >= NULL_DRAWS:
+                            continue
+                        null = {"control": UNRELATED, "donor": "other", "difference": math.nan}
+                        tables["controls"] += [
+                            {**of_experiment, **null, **cell, **at, "donor_number": donor,
+                             "matched": bool(random.random() < 0.6),
+                             **scores(random.random(), random.random())}
+                            for donor in ([at["draw"] % DONORS] if at else range(DONORS))
+                        ]  # fmt: skip
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    whole = dict.fromkeys(("draw", "position"), "Int32")
+    whole = dict.fromkeys(("draw", "position", "donor_number"), "Int32")
     frames["controls"] = frames["controls"].astype(whole)
     return frames
 
@@ -190,9 +232,10 @@ def expected_draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any
     scored = by(runs, "example", "run", "noise_level", "draw")
     cell = ["example", "layer", "position", *(["noise_level", "draw"] if experiment.levels else [])]
     controls = tables["controls"]
-    nulls = by(
-        controls[(controls["control"] == NULL) & (controls["experiment"] == experiment.name)], *cell
-    )
+    nulls: dict[tuple, list[Any]] = {}
+    of_experiment = controls["experiment"] == experiment.name
+    for row in rows_of(controls[(controls["control"] == UNRELATED) & of_experiment]):
+        nulls.setdefault(tuple(getattr(row, name) for name in cell), []).append(row)
     followed = experiment.donor.question
     expected = []
     for row in rows_of(tables[experiment.name]):
@@ -205,9 +248,15 @@ def expected_draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any
 
         references, targets = draws_of(experiment.receiver), draws_of(experiment.donor)
         reference = references[draw if experiment.receiver.corruption else 0]
-        null = nulls.get(tuple(getattr(row, name) for name in cell))
+        null = nulls.get(tuple(getattr(row, name) for name in cell), [])
         change = p(row, followed) - p(reference, followed)
-        contrast = p(row, followed) - p(null, followed) if null else math.nan
+        contrast = p(row, followed) - mean([p(one, followed) for one in null])
+        halves: list[list[float]] = [[], []]
+        for one in null:
+            half = (int(one.donor_number) + crc32(row.example.encode())) % 2
+            halves[half].append(p(one, followed) - p(reference, followed))
+        noisy = experiment.corrupted
+        hidden = noisy and p(draws_of(noisy)[draw], BASE) < p(draws_of(BASE_RUN)[0], BASE) / 2
         span = mean(list(map(difference, targets))) - mean(list(map(difference, references)))
         moved = difference(row) - difference(reference)
         expected.append(
@@ -221,7 +270,11 @@ def expected_draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any
                 "probability": p(row, followed),
                 "probability_change": change,
                 "log_probability_change": math.log(p(row, followed) / p(reference, followed)),
-                "logit_difference": difference(row),
+                "log_odds_change": log_odds(p(row, followed)) - log_odds(p(reference, followed)),
+                "logit_difference_change": moved,
+                "hidden_change": change if hidden else math.nan,
+                "first_null": mean(halves[0]),
+                "second_null": mean(halves[1]),
                 "normalised": moved / span if abs(span) >= 0.1 else math.nan,
                 "null_change": change - contrast,
                 "contrast": contrast,
@@ -235,6 +288,10 @@ def expected_draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any
     return expected
 
 
+def log_odds(chance: float) -> float:
+    return math.log(chance) - math.log1p(-chance)
+
+
 def below_threshold(draw: dict[str, Any]) -> bool:
     return draw["sign"] * draw["total_effect"] < THRESHOLD
 
@@ -245,7 +302,7 @@ def mean(values: list[float]) -> float:
     return sum(there) / len(there) if there else math.nan
 
 
-def same(found: float, expected: float) -> bool:
+def same(found: float, expected: Any) -> bool:
     return found == pytest.approx(expected, rel=1e-8, abs=1e-9, nan_ok=True)
 
 
@@ -267,7 +324,20 @@ def draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any]]:
 def cells_of(tables: Tables, experiment: Experiment) -> pd.DataFrame:
     controls = tables["controls"][tables["controls"]["experiment"] == experiment.name]
     cells = measure_cells(experiment, tables[experiment.name], controls, tables["runs"])
-    return classify(cells, assign_roles(tables["tokens"], RULES), THRESHOLD)
+    roles = assign_roles(tables["tokens"], ROLES)
+    return classify(cells, roles, described_examples(tables, experiment), THRESHOLD)
+
+
+def rule_of(tables: Tables, experiment: Experiment) -> pd.DataFrame:
+    primary = PRIMARY if experiment.levels else 0
+    return inclusion(experiment, tables["runs"], tables["baseline"], primary, THRESHOLD)
+
+
+def described_examples(tables: Tables, experiment: Experiment) -> pd.DataFrame:
+    names = tables["runs"]["example"].unique()
+    rows = [(name, PICTURES[name], GROUPS[name]) for name in names]
+    table = pd.DataFrame(rows, columns=["example", "picture", "group"])
+    return table.join(rule_of(tables, experiment)["included"], on="example")
 
 
 @pytest.fixture(scope="module")
@@ -277,18 +347,7 @@ def cells(tables: Tables, experiment: Experiment) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def effects(cells: pd.DataFrame) -> pd.DataFrame:
-    return average_draws(cells)
-
-
-@pytest.fixture(scope="module")
-def means(cells: pd.DataFrame) -> pd.DataFrame:
-    """Both tables of means, that over all cells under the role "all" of a layer -1."""
-    return joined_means(average_roles(cells), average_cells(cells))
-
-
-def joined_means(role_means: pd.DataFrame, cell_means: pd.DataFrame) -> pd.DataFrame:
-    whole = cell_means.assign(layer=-1, token_role=ALL)
-    return pd.concat([role_means, whole], ignore_index=True)
+    return average_draws(cells, RULES.least_effect, RULES.resamples, RULES.seed)
 
 
 def test_an_effect_is_the_mean_of_its_draws(
@@ -314,7 +373,7 @@ def test_an_effect_is_the_mean_of_its_draws(
 def test_each_position_has_its_role(effects: pd.DataFrame) -> None:
     small = effects[(effects["example"] == "small") & (effects["layer"] == 0)]
     roles = small.drop_duplicates("position").sort_values("position")["token_role"]
-    assert roles.tolist() == ["start", "before noun", "before noun", "noun", "", "end"]
+    assert roles.tolist() == ["start", "before it", "before it", "it", "", "end"]
 
 
 def test_a_cell_without_a_null_has_no_contrast(effects: pd.DataFrame) -> None:
@@ -398,65 +457,229 @@ def test_a_probability_of_0_has_a_logarithm(tables: Tables) -> None:
     assert found["log_probability_change"] == pytest.approx(expected)
 
 
-def test_a_role_mean_is_over_its_positions_draw_by_draw(
-    means: pd.DataFrame, draws: list[dict[str, Any]], tables: Tables
+def of_positions(draws: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """The draws of each cell."""
+    cells: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for draw in draws:
+        cells.setdefault((draw["layer"], draw["position"]), []).append(draw)
+    return cells
+
+
+def families_of(draws: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
+    """The draws of each example and level, −1 where there is none."""
+    families: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for draw in draws:
+        level = -1 if math.isnan(draw["noise_level"]) else draw["noise_level"]
+        families.setdefault((draw["example"], level), []).append(draw)
+    return families
+
+
+def test_a_role_mean_is_over_its_positions_of_their_means_over_draws(
+    effects: pd.DataFrame, draws: list[dict[str, Any]], tables: Tables
 ) -> None:
-    roles = assign_roles(tables["tokens"], RULES).set_index(["example", "position"])["token_role"]
-    of_role: dict[tuple, list[dict[str, Any]]] = {}
-    for d in draws:
-        level = "none" if math.isnan(d["noise_level"]) else d["noise_level"]
-        role = roles[d["example"], d["position"]]
-        draw = (d["example"], level, d["draw"])
-        of_role.setdefault((*draw, -1, ALL), []).append(d)
-        if role:
-            of_role.setdefault((*draw, d["layer"], role), []).append(d)
-    assert len(means) == len(of_role)
-    for row in rows_of(means):
-        level = "none" if math.isnan(row.noise_level) else row.noise_level
-        members = of_role[row.example, level, row.draw, row.layer, row.token_role]
-        excluded = below_threshold(members[0])
-        for quantity in QUANTITIES:
-            values = [d[quantity] for d in members]
-            if quantity == "normalised" and excluded:
-                values = [math.nan]
-            assert same(getattr(row, quantity), mean(values)), quantity
+    """Turned is a role where one of its positions covers half of the total effect."""
+    roles = assign_roles(tables["tokens"], ROLES).set_index(["example", "position"])["token_role"]
+    means = average_roles(effects).fillna({"noise_level": -1})
+    found = by(means, "example", "noise_level", "layer", "token_role")
+    expected = set()
+    for (example, level), of_family in families_of(draws).items():
+        of_role: dict[tuple, list[list[dict[str, Any]]]] = {}
+        for (layer, position), cell in of_positions(of_family).items():
+            if roles[example, position]:
+                of_role.setdefault((layer, roles[example, position]), []).append(cell)
+        small, sign = below_threshold(of_family[0]), of_family[0]["sign"]
+        for place, cells in of_role.items():
+            row = found[(example, level, *place)]
+            expected.add((example, level, *place))
+            for quantity in [*MEASURED, "first_null", "second_null"]:
+                value = mean([mean([d[quantity] for d in cell]) for cell in cells])
+                left_out = quantity == "normalised" and small
+                assert same(getattr(row, quantity), math.nan if left_out else value), quantity
+            reach = [sign * mean([d["probability_change"] for d in cell]) for cell in cells]
+            assert same(row.largest_change, sign * max(reach))
+            half = sign * of_family[0]["total_effect"] / 2
+            assert same(row.turned, math.nan if small else float(max(reach) >= half))
+            assert (row.picture, row.group) == (PICTURES[example], GROUPS[example])
+    assert found.keys() == expected
 
 
-def test_a_draw_without_a_null_has_no_contrast(means: pd.DataFrame, experiment: Experiment) -> None:
-    plain = means[means["example"] == "plain"]
-    with_null = sorted(set(plain.loc[plain["contrast"].notna(), "draw"]))
-    assert with_null == list(range(min(NULL_DRAWS, experiment.draws)))
+def test_the_mean_over_all_cells_stands_beside_what_the_runs_say(
+    effects: pd.DataFrame, draws: list[dict[str, Any]], tables: Tables, experiment: Experiment
+) -> None:
+    controls = tables["controls"][tables["controls"]["experiment"] == experiment.name]
+    facts = run_facts(experiment, tables["runs"])
+    means = average_cells(effects, facts, controls, experiment).fillna({"noise_level": -1})
+    found = by(means, "example", "noise_level")
+    runs = tables["runs"].fillna({"noise_level": -1, "draw": 0})
+    followed = experiment.donor.question
+    assert found.keys() == families_of(draws).keys()
+    for (example, level), of_family in families_of(draws).items():
+        row = found[example, level]
+
+        def own(run: Run, example: str = example, level: float = level) -> list[Any]:
+            of_run = (runs["example"] == example) & (runs["run"] == run.name)
+            return rows_of(
+                runs[of_run & (runs["noise_level"] == (level if run.corruption else -1))]
+            )
+
+        assert same(row.reference, mean([p(r, followed) for r in own(experiment.receiver)]))
+        assert same(row.target, mean([p(r, followed) for r in own(experiment.donor)]))
+        assert same(row.total_effect, of_family[0]["total_effect"])
+        both = [p(r, BASE) + (p(r, SOURCE) if example != "same" else 0)
+                for r in own(experiment.receiver)]  # fmt: skip
+        assert same(row.third_mass, mean([1 - one for one in both]))
+        if experiment.corrupted:
+            clean = p(own(BASE_RUN)[0], BASE)
+            hidden = [float(p(r, BASE) < clean / 2) for r in own(experiment.corrupted)]
+            assert same(row.hidden_share, mean(hidden))
+        else:
+            assert math.isnan(row.hidden_share)
+        assert row.one_answer == (example == "same")
+        nulls = controls[(controls["control"] == UNRELATED) & (controls["example"] == example)]
+        nulls = nulls if level == -1 else nulls[nulls["noise_level"] == level]
+        assert same(row.matched_share, mean([float(one) for one in nulls["matched"]]))
+        assert row.draws == experiment.draws
+        assert row.null_draws == (0 if example == "alone" else min(NULL_DRAWS, experiment.draws))
+        values = [mean([d["contrast"] for d in cell]) for cell in of_positions(of_family).values()]
+        assert same(row.contrast, mean(values))
+
+
+def test_an_example_is_included_by_one_rule(tables: Tables, experiment: Experiment) -> None:
+    """Distinct answers, the model's own, and a total effect at the primary level."""
+    rule = rule_of(tables, experiment)
+    small = set(rule.index[rule[SMALL_PRIMARY]])
+    # Where noise goes in or out, one answer for both questions has an effect too.
+    assert small == ({"small", "same"} if experiment.name == "patching" else {"small"})
+    assert set(rule.index[rule[ONE_ANSWER]]) == {"same"}
+    assert set(rule.index[rule[NOT_OWN]]) == {"own"}
+    assert set(rule.index[rule["included"]]) == set(INCLUDED)
+
+
+@pytest.mark.parametrize("name", ["tracing", "noising"])
+def test_inclusion_looks_at_the_primary_level_alone(tables: Tables, name: str) -> None:
+    runs = tables["runs"].copy()
+    other = (runs["noise_level"] == NOISE_LEVELS[1 - PRIMARY]) & (runs["example"] == "plain")
+    runs.loc[other, "p_base"] = np.float32(0.8)
+    assert rule_of({**tables, "runs": runs}, EXPERIMENTS[name])["included"]["plain"]
+    at_primary = (runs["noise_level"] == NOISE_LEVELS[PRIMARY]) & (runs["example"] == "plain")
+    runs.loc[at_primary, "p_base"] = np.float32(0.85)  # noise that raises it has no effect either
+    assert not rule_of({**tables, "runs": runs}, EXPERIMENTS[name])["included"]["plain"]
+
+
+def test_what_is_known_of_a_cell(effects: pd.DataFrame, experiment: Experiment) -> None:
+    """Before the first block: equal tokens put in what is there, the differing one asks anew."""
+    for row in rows_of(effects):
+        base, source = (tokens_of(question) for question in QUESTIONS[row.example])
+        expected = "no_op" if base[row.position] == source[row.position] else "ceiling"
+        first = experiment.name == "patching" and row.layer == 0
+        assert row.known == (expected if first else "")
+
+
+def test_of_two_differing_tokens_neither_is_the_other_question(tables: Tables) -> None:
+    patching = tables["patching"].query("example == 'plain'").copy()
+    patching.loc[patching["position"] == 1, "source_token"] = "which"
+    nothing = tables["controls"].iloc[:0]
+    found = measure_cells(EXPERIMENTS["patching"], patching, nothing, tables["runs"])
+    first = found[found["layer"] == 0].set_index("position")["known"]
+    assert first.tolist() == ["no_op", "", "no_op", "no_op", "", "no_op"]
+
+
+def largest_t(signs: Sequence[int], cells: Sequence[Sequence[float]]) -> list[float]:
+    flipped = [np.array(cell) * signs for cell in cells]
+    return [float(f.mean() / (f.std(ddof=1) / math.sqrt(len(f)))) for f in flipped]
+
+
+def test_an_examples_marks_are_of_its_draws_and_its_map(
+    effects: pd.DataFrame, draws: list[dict[str, Any]], experiment: Experiment
+) -> None:
+    """All 32 sign flips of its five draws, upward; above the largest positive null of its map."""
+    found = by(effects.fillna({"noise_level": -1}), "example", "noise_level", "layer", "position")
+    for (example, level), of_family in families_of(draws).items():
+        cells, sign = of_positions(of_family), of_family[0]["sign"]
+        moved = {at: [sign * d["probability_change"] - 0.02 for d in cell]
+                 for at, cell in cells.items()}  # fmt: skip
+        if experiment.levels:
+            flips = [max(largest_t(signs, list(moved.values())))
+                     for signs in product((1, -1), repeat=DRAWS)]  # fmt: skip
+            own = dict(zip(cells, largest_t([1] * DRAWS, list(moved.values())), strict=True))
+        nulls = [sign * mean([d["null_change"] for d in cell]) for cell in cells.values()]
+        for at, cell in cells.items():
+            row = found[(example, level, *at)]
+            if not experiment.levels:
+                assert math.isnan(row.p_map)
+                assert not row.marked
+                continue
+            reached = float(np.mean([flip >= own[at] - 1e-9 for flip in flips]))
+            assert same(row.p_map, reached if own[at] > 0 else 1.0)
+            change = mean(moved[at]) + 0.02
+            hidden = any(not math.isnan(d["hidden_change"]) for d in cell)
+            beyond = example != "alone" and change > max(0, *nulls)
+            assert row.marked == (row.p_map < 0.05 and change >= 0.02 and beyond and hidden)
+
+
+def marked_of(tables: Tables, change: float, null: float, floor: float = 0.1) -> pd.Series:
+    """The marks of an example whose one cell, of three, is changed in every draw."""
+    tables = {name: table.copy() for name, table in tables.items()}
+    random = np.random.default_rng(0)
+    noisy = tables["runs"]["run"] == NOISY.name
+    tables["runs"].loc[noisy, "p_base"] = np.float32(floor)
+    for name in ("tracing", "controls"):
+        table = tables[name]
+        table["p_base"] = floor + random.uniform(0, 1e-3, len(table))
+        there = (table["layer"] == 1) & (table["position"] == 1)
+        if name == "controls":
+            there = (table["layer"] == 0) & (table["position"] == 2)
+        moved = table["p_base"] + (change if name == "tracing" else null)
+        table["p_base"] = table["p_base"].mask(there, moved)
+    effects = average_draws(cells_of(tables, EXPERIMENTS["tracing"]), 0.02, 200, 0)
+    return effects[effects["example"] == "plain"].set_index(["layer", "position"])["marked"]
+
+
+def test_a_mark_of_an_example_is_restored_hidden_and_beyond_any_state(tables: Tables) -> None:
+    plain = {name: table[table["example"] == "plain"] if name != "baseline" else table
+             for name, table in tables.items()}  # fmt: skip
+    assert set(marked_of(plain, 0.5, 0.0).pipe(lambda marks: marks.index[marks])) == {(1, 1)}
+    assert not marked_of(plain, 0.01, 0.0).any(), "smaller than the least effect"
+    assert not marked_of(plain, -0.5, 0.0).any(), "downwards"
+    assert not marked_of(plain, 0.5, 0.6).any(), "an unrelated state does more elsewhere"
+    assert marked_of(plain, 0.5, -0.6).any(), "what an unrelated state destroys sets no bar"
+    assert not marked_of(plain, 0.2, 0.0, floor=0.6).any(), "the noise hid nothing"
 
 
 def test_what_is_left_out_is_listed_with_its_reason(
     effects: pd.DataFrame, draws: list[dict[str, Any]], tables: Tables, experiment: Experiment
 ) -> None:
-    excluded = list_excluded(effects, tables["runs"])
-    levels = list(experiment.levels) or [math.nan]
+    rule = rule_of(tables, experiment)
+    excluded = list_excluded(effects, rule, bool(experiment.levels))
     expected = []
-    for example, (question, _) in QUESTIONS.items():
-        for level in levels:
-            first = next(
-                d for d in draws
-                if d["example"] == example and (math.isnan(level) or d["noise_level"] == level)
-            )  # fmt: skip
-            rows = LAYERS * len(tokens_of(question))
-            reasons = {
-                SMALL_EFFECT: (below_threshold(first), rows, first["total_effect"]),
-                ONE_ANSWER: (example == "same", rows, math.nan),
-                SMALL_RANGE: (example == "close", rows, first["logit_range"]),
-                WITHOUT_ROLE: (example == "small", LAYERS, math.nan),
-                WITHOUT_NULL: (example == "alone", rows, math.nan),
-            }
-            expected += [
-                (example, experiment.name, SITE, level, rows, reason, value)
-                for reason, (holds, rows, value) in reasons.items()
-                if holds
-            ]
+    for (example, level), of_family in families_of(draws).items():
+        first = of_family[0]
+        rows = LAYERS * len(tokens_of(QUESTIONS[example][0]))
+        at_primary = next(
+            d["total_effect"] for d in draws
+            if d["example"] == example
+            and (level == -1 or d["noise_level"] == NOISE_LEVELS[PRIMARY])
+        )  # fmt: skip
+        primary_small = level != -1 and first["sign"] * at_primary < THRESHOLD
+        reasons = {
+            ONE_ANSWER: (example == "same", rows, math.nan),
+            NOT_OWN: (example == "own", rows, math.nan),
+            SMALL_PRIMARY: (primary_small, rows, at_primary),
+            SMALL_EFFECT: (below_threshold(first), rows, first["total_effect"]),
+            SMALL_RANGE: (example == "close", rows, first["logit_range"]),
+            WITHOUT_ROLE: (example == "small", LAYERS, math.nan),
+            WITHOUT_NULL: (example == "alone", rows, math.nan),
+        }
+        expected += [
+            (example, experiment.name, SITE, math.nan if level == -1 else level, *rest)
+            for reason, (holds, count, value) in reasons.items()
+            for rest in [(count, reason, value)]
+            if holds
+        ]
     order = ["example", "noise_level", "reason"]
     names = ["example", "experiment", "site", "noise_level", "rows", "reason", "value"]
     assert excluded.columns.tolist() == names
-    assert {"small", "same", "close", "alone"} == set(excluded["example"])
+    assert {"small", "same", "close", "alone", "own"} == set(excluded["example"])
     pd.testing.assert_frame_equal(
         excluded.sort_values(order, ignore_index=True),
         pd.DataFrame(expected, columns=names).sort_values(order, ignore_index=True),
@@ -465,14 +688,14 @@ def test_what_is_left_out_is_listed_with_its_reason(
 
 
 def test_what_is_left_out_stands_in_one_order_however_levels_share_jobs(
-    effects: pd.DataFrame, tables: Tables
+    effects: pd.DataFrame, tables: Tables, experiment: Experiment
 ) -> None:
+    rule = rule_of(tables, experiment)
     parts = [part for _, part in effects.groupby("noise_level", sort=False, dropna=False)]
     orders = {"example": list(QUESTIONS), "reason": list(REASONS)}
     one, several = (
         sort_rows(
-            pd.concat([list_excluded(part, tables["runs"]) for part in jobs], ignore_index=True),
-            orders,
+            pd.concat([list_excluded(part, rule, True) for part in jobs], ignore_index=True), orders
         )
         for jobs in ([effects], parts)
     )
@@ -507,9 +730,11 @@ def write_parts(
     of_runs = (runs[~corrupted].drop(columns=["noise_level", "draw"]), runs[corrupted])
     written: dict[str, Any] = {
         "tokens": str(folder / "tokens.csv"),
+        "baseline": str(folder / "baseline.csv"),
         "runs": [str(folder / f"runs-{name}.parquet") for name in RUN_FILES],
     }
     write_table(tables["tokens"], written["tokens"])
+    write_table(tables["baseline"], written["baseline"])
     for path, table in zip(written["runs"], of_runs, strict=True):
         write_table(table, path)
     cells: dict[str, list[tuple[str, str]]] = {}
@@ -532,6 +757,15 @@ def write_parts(
     return written, cells
 
 
+def rows_of_sheet(tables: Tables) -> list[list[str]]:
+    names = tables["tokens"]["example"].unique()
+    return [[name, PICTURES[name], GROUPS[name]] for name in names]
+
+
+def primary_of(experiments: Iterable[str]) -> dict[str, int]:
+    return {name: PRIMARY if EXPERIMENTS[name].levels else 0 for name in experiments}
+
+
 def measure(folder: Path, tables: Tables, experiments: Sequence[str]) -> Files:
     """Run the job of one shard."""
     written, cells = write_parts(folder, tables, experiments)
@@ -549,8 +783,10 @@ def measure(folder: Path, tables: Tables, experiments: Sequence[str]) -> Files:
             params=SimpleNamespace(
                 experiments={name: described(EXPERIMENTS[name]) for name in experiments},
                 cells=cells,
-                roles=RULES,
-                total_effect=THRESHOLD,
+                examples=rows_of_sheet(tables),
+                primary=primary_of(experiments),
+                roles=ROLES,
+                rules=asdict(RULES),
             ),
             log=[str(folder / "measure.log")],
         )
@@ -569,13 +805,15 @@ def summarize(
     for shard in shards:
         tables = make_tables(shard)
         if not with_null:
-            tables["controls"] = tables["controls"].query("control != @NULL")
+            tables["controls"] = tables["controls"].query("control != @UNRELATED")
         measured.append(measure(folder / "-".join(shard), tables, experiments))
         runs += [str(folder / "-".join(shard) / f"runs-{name}.parquet") for name in RUN_FILES]
     facts = folder / "runs.json"
     facts.write_text(json.dumps({"model": "miniature", "files": digests(runs)}))
     output = Files(
         summary=str(folder / "summary.csv"),
+        families=str(folder / "families.csv"),
+        negatives=str(folder / "negatives.csv"),
         run_means=str(folder / "run_means.csv"),
         facts=str(folder / "summary.json"),
     )
@@ -589,10 +827,11 @@ def summarize(
             ),
             output=output,
             params=SimpleNamespace(
-                corrupted={name: bool(EXPERIMENTS[name].corrupted) for name in experiments},
+                experiments={name: described(EXPERIMENTS[name]) for name in experiments},
+                primary=primary_of(experiments),
+                pictures=PICTURES,
                 runs=[described(run) for run in (BASE_RUN, NOISY)],
-                resamples=200,
-                seed=0,
+                rules=asdict(RULES),
             ),
             log=[str(folder / "summarize.log")],
         )
@@ -612,106 +851,228 @@ def summary(summary_file: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def all_means(summary_file: Path) -> pd.DataFrame:
+    """Each example's means, of roles and over all cells, as the job wrote them."""
     made = summary_file.parent / "-".join(QUESTIONS)
-    return joined_means(
-        *(read_table(made / f"made-{name}.parquet") for name in ("role_means", "cell_means"))
-    )
+    parts = [read_table(made / f"made-{name}.parquet") for name in ("role_means", "cell_means")]
+    return pd.concat(parts, ignore_index=True).fillna({"noise_level": -1})
 
 
-def test_the_summary_is_the_mean_over_examples_of_their_means_over_draws(
+FAMILY = ["experiment", "site", "noise_level"]
+CELL = ["layer", "token_role"]
+
+
+def test_the_summary_is_the_mean_over_examples_of_their_means(
     summary: pd.DataFrame, all_means: pd.DataFrame
 ) -> None:
-    names = ["experiment", "site", "noise_level", "layer", "token_role"]
-    # A key that equals itself: NaN does not.
-    found = by(summary.fillna({"noise_level": -1, "layer": -1}), *names, "quantity")
-    values: dict[tuple, dict[str, list[float]]] = {}
-    for row in rows_of(all_means.fillna({"noise_level": -1})):
+    """Over all, over those included, and by group of these; an interval where six pictures are."""
+    whole = summary.fillna({"noise_level": -1, "layer": -1})
+    found = by(whole, *FAMILY, *CELL, "group", "among", "quantity")
+    values: dict[tuple, list[Any]] = {}
+    for row in rows_of(all_means):
+        place = [getattr(row, name) for name in (*FAMILY, *CELL)]
         for quantity in QUANTITIES:
-            value = getattr(row, quantity)
-            if not math.isnan(value):
-                key = (*(getattr(row, name) for name in names), quantity)
-                values.setdefault(key, {}).setdefault(row.example, []).append(value)
+            if math.isnan(getattr(row, quantity)):
+                continue
+            kinds = [(ALL, ALL)]
+            if row.included:
+                kinds.append((ALL, INCLUDED_ROWS))
+                if row.layer >= 0 and quantity in ("probability_change", "turned", "contrast"):
+                    kinds.append((row.group, INCLUDED_ROWS))
+            for kind in kinds:
+                values.setdefault((*place, *kind, quantity), []).append(row)
     assert found.keys() == values.keys()
-    for key, by_example in values.items():
-        check_mean(found[key], by_example)
+    assert {key[5] for key in found} == {ALL, "few", "many"}
+    for key, rows in values.items():
+        row, quantity = found[key], key[-1]
+        assert same(row.mean, mean([getattr(one, quantity) for one in rows]))
+        pictures = len({one.picture for one in rows})
+        assert (row.examples, row.pictures) == (len(rows), pictures)
+        levels = EXPERIMENTS[key[0]].levels
+        drawn = NULL_DRAWS if quantity == "contrast" else DRAWS
+        assert row.draws == (drawn if levels else 1)
+        if pictures < 6:
+            assert math.isnan(row.low)
+            assert math.isnan(row.high)
+        else:
+            assert row.low <= row.mean <= row.high
 
 
-def check_mean(row: Any, by_example: dict[str, list[float]]) -> None:
-    """A row of a summary is of these examples' values at their draws."""
-    draws = {len(draws) for draws in by_example.values()}
-    assert same(row.mean, mean([mean(draws) for draws in by_example.values()]))
-    assert (row.examples, {row.draws}) == (len(by_example), draws)
-    if (row.examples, row.draws) == (1, 1):
-        assert math.isnan(row.low)
-        assert math.isnan(row.high)
-    else:
-        assert row.low <= row.mean <= row.high
+def test_intervals_end_where_the_quantity_does(summary: pd.DataFrame) -> None:
+    limits = {"probability": (0, 1), "turned": (0, 1), "probability_change": (-1, 1),
+              "contrast": (-1, 1), "hidden_change": (-1, 1), "largest_change": (-1, 1)}  # fmt: skip
+    for quantity, (least, most) in limits.items():
+        chosen = summary[summary["quantity"] == quantity].dropna(subset="low")
+        assert len(chosen)
+        assert chosen["low"].min() >= least
+        assert chosen["high"].max() <= most
+
+
+def arrays_of(rows: pd.DataFrame, quantity: str) -> tuple[np.ndarray, list[str], list[tuple]]:
+    """A family's values (examples, cells) with the examples' pictures and the cells' names."""
+    table = rows.pivot(index=["example", "picture"], columns=CELL, values=quantity)
+    return table.to_numpy(), list(table.index.get_level_values(1)), [*table.columns.to_flat_index()]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_both_hypotheses_are_tested_of_included_examples_where_nothing_is_known(
+    summary: pd.DataFrame, summary_file: Path, all_means: pd.DataFrame, name: str
+) -> None:
+    """In the experiment's direction, by picture; p_study over all levels; nowhere else."""
+    of_summary = summary[summary["experiment"] == name].fillna({"noise_level": -1})
+    tested = (
+        (of_summary["quantity"] == "probability_change")
+        & (of_summary["group"] == ALL)
+        & (of_summary["among"] == INCLUDED_ROWS)
+        & of_summary["layer"].notna()
+    )
+    p_values = ["p_floor", "p_null", "p_family", "p_study", "chosen"]
+    assert of_summary.loc[~tested, p_values].isna().all(axis=None)
+    assert not of_summary.loc[~tested, "marked"].any()
+    assert (of_summary.loc[~tested, "known"] == "").all()
+    found = by(of_summary[tested], "noise_level", *CELL)
+    rows = all_means[(all_means["experiment"] == name) & all_means["included"]]
+    rows = rows[rows["layer"] >= 0]
+    sign = EXPERIMENTS[name].direction
+    families = read_table(summary_file.with_name("families.csv")).fillna({"noise_level": -1})
+    told = by(families[families["experiment"] == name], "noise_level")
+    whole: list[list[np.ndarray]] = [[], []]
+    places: list[tuple] = []
+    for level, family in rows.groupby("noise_level", sort=False):
+        known = family[family["known"] != ""]
+        for row in rows_of(known.drop_duplicates(CELL)):
+            of_known = found[level, row.layer, row.token_role]
+            assert of_known.known == row.known
+            assert math.isnan(of_known.p_family)
+            assert not of_known.marked
+        assert (len(known) > 0) == (name == "patching")
+        unknown = family[family["known"] == ""]
+        change, pictures, cells = arrays_of(unknown, "probability_change")
+        contrast, *_ = arrays_of(unknown, "contrast")
+        p_floor, p_null = (
+            max_t_test(sign * values, 200, 0, pictures, 0.02).p for values in (change, contrast)
+        )
+        chosen = selection_frequencies(sign * change, 200, 0, pictures)
+        marked = 0
+        for number, cell in enumerate(cells):
+            row = found[(level, *cell)]
+            assert same(row.p_floor, p_floor[number])
+            assert same(row.p_null, p_null[number])
+            assert row.p_family == max(row.p_floor, row.p_null)
+            assert same(row.chosen, chosen[number])
+            assert row.marked == (row.p_family < 0.05)
+            assert row.p_study >= row.p_family - 0.05
+            marked += row.marked
+            places.append((level, *cell))
+        one = told[(level,)]
+        assert (one.cells, one.marked, one.tested, one.reason) == (len(cells), marked, True, "")
+        assert same(
+            one.detectable,
+            max(detectable_mean(sign * v, 200, 0, pictures, 0.02) for v in (change, contrast)),
+        )
+        groups = [GROUPS[example] for example in sorted(unknown["example"].unique())]
+        assert same(
+            one.heterogeneity_p, heterogeneity_test(sign * change, groups, 200, 0, pictures)
+        )
+        for values, part in zip(whole, (change, contrast), strict=True):
+            values.append(sign * part)
+    study = np.maximum(*(max_t_test(np.hstack(v), 200, 0, pictures, 0.02).p for v in whole))
+    for place, p_study in zip(places, study, strict=True):
+        assert same(found[place].p_study, p_study)
+
+
+def test_a_family_is_told_by_its_included_examples(
+    summary_file: Path, all_means: pd.DataFrame
+) -> None:
+    families = read_table(summary_file.with_name("families.csv")).fillna({"noise_level": -1})
+    found = by(families, *FAMILY)
+    whole = all_means[all_means["layer"] < 0]
+    groups = dict(list(whole.groupby(FAMILY, sort=False)))
+    assert found.keys() == groups.keys()
+    for key, rows in groups.items():
+        row, included = found[key], rows[rows["included"]]
+        assert (row.examples, row.included) == (len(QUESTIONS), len(INCLUDED))
+        assert row.pictures == len(INCLUDED) - 1
+        assert row.primary == (key[2] in (-1, NOISE_LEVELS[PRIMARY]))
+        for name in ("reference", "target", "total_effect", "third_mass", "matched_share"):
+            assert same(getattr(row, name), mean(included[name].tolist())), name
+        assert same(row.hidden_share, mean(included["hidden_share"].tolist()))
 
 
 def test_runs_without_intervention_have_the_mean_of_their_probability(
     summary_file: Path, tables: Tables
 ) -> None:
-    found = by(read_table(summary_file.with_name("run_means.csv")).fillna(-1), "run", "noise_level")
-    values: dict[tuple, dict[str, list[float]]] = {}
-    for row in rows_of(tables["runs"].query("run != @SOURCE").fillna({"noise_level": -1})):
-        of_run = values.setdefault((row.run, row.noise_level), {})
-        of_run.setdefault(row.example, []).append(p(row, BASE))
-    assert found.keys() == values.keys()
-    for key, by_example in values.items():
-        check_mean(found[key], by_example)
-        assert found[key].low >= 0
-        assert found[key].high <= 1
+    table = read_table(summary_file.with_name("run_means.csv"))
+    assert table.columns.tolist() == summarize_effects.RUN_MEANS
+    found = by(table.fillna({"noise_level": -1}), "run", "noise_level")
+    runs = tables["runs"].query("run != @SOURCE").fillna({"noise_level": -1})
+    groups = dict(list(runs.groupby(["run", "noise_level"])))
+    clean = {row.example: p(row, BASE) for row in rows_of(runs[runs["run"] == BASE])}
+    assert found.keys() == groups.keys()
+    for key, rows in groups.items():
+        row, members = found[key], rows_of(rows)
+        examples = [[p(m, BASE) for m in members if m.example == e] for e in QUESTIONS]
+        assert same(row.mean, mean([mean(one) for one in examples]))
+        assert (row.examples, row.pictures) == (len(QUESTIONS), len(QUESTIONS) - 1)
+        assert row.draws == len(examples[0])
+        assert 0 <= row.low <= row.mean <= row.high <= 1
+        third = [1 - p(m, BASE) - (p(m, SOURCE) if m.example != "same" else 0) for m in members]
+        assert same(row.third, mean(third))
+        hidden = [float(p(m, BASE) < clean[m.example] / 2) for m in members]
+        assert same(row.hidden, mean(hidden) if key[0] == NOISY.name else math.nan)
 
 
-def test_the_normalised_mean_leaves_out_examples_below_the_threshold(
-    summary: pd.DataFrame,
+def test_the_picture_alone_and_the_states_spread_are_told_where_they_are_measured(
+    tables: Tables,
 ) -> None:
-    over_all = summary[(summary["token_role"] == ALL) & (summary["experiment"] == "patching")]
-    examples = over_all.set_index("quantity")["examples"]
-    assert examples["probability"] == len(QUESTIONS)
-    assert examples["contrast"] == len(QUESTIONS) - len(["alone"])
-    assert examples["normalised"] == len(QUESTIONS) - len(["small", "same", "close"])
+    runs = tables["runs"].copy()
+    runs.loc[runs["run"] == NOISY.name, "state_sd"] = 0.8
+    alone = runs[runs["run"] == BASE].assign(run=PICTURE_ONLY, p_base=np.float32(0.25))
+    both = pd.concat([runs, alone], ignore_index=True)
+    noisy = summarize_effects.average_run(both, NOISY, PICTURES, 200, 0)
+    assert noisy["state_sd"].tolist() == pytest.approx([0.8, 0.8])
+    assert noisy["noise_in_sd"].tolist() == pytest.approx([level / 0.8 for level in NOISE_LEVELS])
+    picture = summarize_effects.average_run(both, Run(PICTURE_ONLY, ""), PICTURES, 200, 0).iloc[0]
+    assert (picture["run"], picture["mean"]) == (PICTURE_ONLY, 0.25)
+    assert picture[["noise_level", "hidden", "state_sd"]].isna().all()
 
 
-def test_intervals_end_where_the_quantity_does(summary: pd.DataFrame) -> None:
-    """With so few examples they would reach far beyond."""
-    for quantity, (least, most) in summarize_effects.RANGES.items():
-        chosen = summary[summary["quantity"] == quantity]
-        assert chosen["low"].min() >= least
-        assert chosen["high"].max() <= most
+def test_of_one_example_the_draws_are_the_units_of_a_runs_mean(tables: Tables) -> None:
+    runs = tables["runs"].query("example == 'plain'")
+    many = Run("noisy", BASE, replace(NOISY.corruption, draws=7, levels=(2.0,)))  # type: ignore[type-var]
+    drawn = runs[runs["run"] == NOISY.name].iloc[[0] * 7].assign(draw=range(7), noise_level=2.0)
+    both = pd.concat([runs[runs["run"] != NOISY.name], drawn], ignore_index=True)
+    found = summarize_effects.average_run(both, many, PICTURES, 200, 0).iloc[0]
+    assert found["low"] < found["mean"] < found["high"]
+    assert (found["examples"], found["pictures"], found["draws"]) == (1, 1, 7)
+    five = summarize_effects.average_run(runs, NOISY, PICTURES, 200, 0)
+    assert five[["low", "high"]].isna().all(axis=None)
 
 
-def test_contrasts_of_layers_and_roles_are_tested_and_nothing_else(summary: pd.DataFrame) -> None:
-    """At most 2 to the power of 5 sign flips are there, so that many sizes of p."""
-    contrasts = summary["quantity"] == "contrast"
-    tested = contrasts & summary["layer"].notna()
-    assert summary.loc[contrasts, "against"].unique().tolist() == ["null"]
-    assert (summary.loc[~contrasts, "against"] == "").all()
-    assert summary.loc[tested, ["t", "p_family"]].notna().all(axis=None)
-    assert summary.loc[~tested, ["t", "p_family"]].isna().all(axis=None)
-    assert (summary.loc[tested, "p_family"] * 2**5 % 1 == 0).all()
+def test_without_any_null_nothing_is_tested(tmp_path: Path) -> None:
+    path = summarize(tmp_path, [tuple(QUESTIONS)], with_null=False)
+    found, families = read_table(path), read_table(path.with_name("families.csv"))
+    assert "contrast" not in set(found["quantity"])
+    assert found[["p_floor", "p_null", "p_family", "p_study"]].isna().all(axis=None)
+    assert not found["marked"].any()
+    assert not families["tested"].any()
+    assert set(families["reason"]) == {WITHOUT_NULL}
+    assert (families["cells"] == 0).all()
 
 
-def test_without_any_null_corrupted_experiments_are_contrasted_with_the_floor(
-    tmp_path: Path,
-) -> None:
-    found = read_table(summarize(tmp_path, [tuple(QUESTIONS)], with_null=False))
-    contrasts = found[found["quantity"] == "contrast"].reset_index(drop=True)
-    changes = found[found["quantity"] == "probability_change"]
-    corrupted = [name for name, asked in EXPERIMENTS.items() if asked.corrupted]
-    traced = changes[changes["experiment"].isin(corrupted)].reset_index(drop=True)
-    assert set(contrasts["experiment"]) == set(corrupted)
-    assert set(contrasts["against"]) == {"floor"}
-    assert contrasts["mean"].tolist() == traced["mean"].tolist()
-    for name in corrupted:
-        assert contrasts.loc[contrasts["experiment"] == name, "p_family"].notna().any()
+def test_five_pictures_are_not_tested(tmp_path: Path) -> None:
+    few = ("plain", "close", "more0", "more1", "more2", "more3")
+    path = summarize(tmp_path, [few])
+    families = read_table(path.with_name("families.csv"))
+    assert (families["pictures"] == 5).all()
+    assert set(families["reason"]) == {"fewer than six pictures"}
+    assert read_table(path)[["p_family", "chosen", "low"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
     "shards",
     [
-        [("plain", "small"), ("alone", "same"), ("close",)],
-        [("close", "same", "alone"), ("small", "plain")],
+        [tuple(QUESTIONS)[:4], tuple(QUESTIONS)[4:6], tuple(QUESTIONS)[6:]],
+        [tuple(reversed(QUESTIONS))[:5], tuple(reversed(QUESTIONS))[5:]],
     ],
 )
 def test_the_summary_is_the_same_however_the_examples_are_cut_and_ordered(
@@ -730,20 +1091,26 @@ def test_one_experiment_is_measured_without_the_others(
     pd.testing.assert_frame_equal(found, expected)
 
 
+def shard_of(tables: Tables) -> measure_effects.Shard:
+    sheet = pd.DataFrame(rows_of_sheet(tables), columns=["example", "picture", "group"])
+    roles = assign_roles(tables["tokens"], ROLES)
+    return measure_effects.Shard(
+        tables["runs"], tables["baseline"], roles, sheet, primary_of(EXPERIMENTS)
+    )
+
+
 def test_layers_of_several_files_give_the_same_means_as_one_file(
     tmp_path: Path, tables: Tables
 ) -> None:
     """The mean over all cells is over the layers of all jobs, whichever did them."""
-    roles = assign_roles(tables["tokens"], RULES)
     made = []
     for layers_per_job in (LAYERS, 1):
         folder = tmp_path / str(layers_per_job)
         _, cells = write_parts(folder, tables, ["patching"], layers_per_job)
         assert len(cells["patching"]) == LAYERS // layers_per_job
         asked = {"patching": described(EXPERIMENTS["patching"])}
-        (measured,) = measure_effects.measure_shard(asked, cells, tables["runs"])
-        classified = classify(measured, roles, THRESHOLD)
-        made.append(joined_means(average_roles(classified), average_cells(classified)))
+        (measured,) = measure_effects.measure_shard(asked, cells, shard_of(tables), RULES)
+        made.append(pd.concat([measured.role_means, measured.cell_means], ignore_index=True))
     one, several = (
         table.sort_values(["example", "layer", "token_role"], ignore_index=True) for table in made
     )
@@ -755,7 +1122,8 @@ def test_the_effects_are_one_table_of_all_jobs(summary_file: Path, tables: Table
     effects = read_table(made / "made-effects.parquet")
     assert list(effects["experiment"].unique()) == list(EXPERIMENTS)
     for name, experiment in EXPERIMENTS.items():
-        expected = average_draws(cells_of(tables, experiment))[effects.columns]
+        averaged = average_draws(cells_of(tables, experiment), 0.02, 200, 0)
+        expected = averaged[effects.columns]
         keys = ["example", "noise_level", "layer", "position"]
         pd.testing.assert_frame_equal(
             effects[effects["experiment"] == name].sort_values(keys, ignore_index=True),
@@ -771,7 +1139,8 @@ def test_what_was_made_vouches_for_its_files(summary_file: Path) -> None:
         "made-effects.parquet", "made-role_means.parquet", "made-cell_means.parquet",
         "made-excluded.csv",
     }  # fmt: skip
-    assert (facts["model"], facts["roles"]) == ("miniature", RULES)
+    assert (facts["model"], facts["roles"]) == ("miniature", ROLES)
     summary_facts = json.loads(summary_file.with_suffix(".json").read_text())
     assert summary_facts["resamples"] == 200
-    assert [Path(path).name for path in summary_facts["files"]] == ["summary.csv", "run_means.csv"]
+    made_with = ["summary.csv", "families.csv", "negatives.csv", "run_means.csv"]
+    assert [Path(path).name for path in summary_facts["files"]] == made_with

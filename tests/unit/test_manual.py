@@ -64,3 +64,8 @@ def test_every_row_of_the_vocabulary_has_one_of_its_table(mark: str, names: list
     assert [re.match(r"\| `(.+?)` \|", row)[1] for row in rows] == list(names)  # type: ignore[index]
     columns = {row.replace("\\|", "").count(" | ") for row in rows}
     assert len(columns) == 1, "no cell holds what parts two"
+
+
+def test_a_key_that_may_be_left_out_has_the_type_of_what_it_holds() -> None:
+    rows = dict(line.split(" | ", 1) for line in write_manual.tables()["keys"].splitlines())
+    assert rows["| `controls.null_draws`"].startswith("whole number | none | ")

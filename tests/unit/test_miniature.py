@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,6 @@ def test_every_word_of_every_scene_is_known() -> None:
 
 
 def test_default_sheet_is_answered(miniature: Miniature) -> None:
-    assert len(examples()) >= 3
     for row in examples():
         truth = {
             question.text: question.answer
@@ -110,6 +110,26 @@ def test_default_sheet_is_answered(miniature: Miniature) -> None:
                 [(answer, probability)] = miniature.answers([picture], [row[column]])
                 assert answer == truth[row[column]], (row["example"], column)
                 assert probability > 0.9, (row["example"], column)
+
+
+def test_default_sheet_asks_four_of_each_kind() -> None:
+    """Twelve, since the family-wise test finds little with fewer."""
+    kinds = []
+    for row in examples():
+        asked = scenes.questions_about(draw_examples.EXAMPLES[row["example"]])
+        kind = {question.text: question.kind for question in asked}
+        assert kind[row["base_question"]] == kind[row["source_question"]], row["example"]
+        kinds.append(kind[row["base_question"]])
+    assert Counter(kinds) == {"color": 4, "thing": 4, "place": 4}
+    names = [row["example"] for row in examples()]
+    assert names == list(draw_examples.EXAMPLES)
+    assert names[:4] == ["animal_shirt", "ball_kite", "hat_box", "shirt_hat"]
+    assert len({row["base_question"] for row in examples()}) == len(names)
+
+
+def test_pictures_of_the_default_sheet_are_small() -> None:
+    for path in (MINIATURE / "images").glob("*.png"):
+        assert path.stat().st_size < 32 * 1024, path.name
 
 
 def test_paired_questions_have_equal_lengths() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from blip_tracing.given.plan import Plan, cut, group, level_label, unrelated_rows
+from blip_tracing.given.plan import Plan, cut, group, level_label
 from blip_tracing.given.settings import fill_config
 from blip_tracing.vocabulary.sites import SITES
 
@@ -84,7 +84,7 @@ def test_the_one_job_writes_what_the_jobs_apart_write(layers):
         if not path.startswith(("results/effects", "results/excluded"))
     }
     assert asked <= files
-    assert {*plan.picture_files("0000", "json"), *plan.clean_files("0000", "safetensors")} <= files
+    assert {*plan.picture_files("0000", "json"), *plan.clean_files("0000", "states")} <= files
 
 
 def test_an_experiment_without_a_site_is_left_out():
@@ -115,25 +115,9 @@ def test_large_tables_have_the_configured_format():
     assert plan.table("runs") == "results/tables/runs.csv"
 
 
-def test_a_null_is_the_nearest_row_with_another_picture():
-    rows = [{"example": name, "image": image} for name, image in zip("abcd", "1123", strict=True)]
-    nulls = {name: row["example"] for name, row in unrelated_rows(rows).items()}
-    assert nulls == {"a": "c", "b": "c", "c": "b", "d": "c"}
-
-
-def test_a_sheet_of_one_picture_has_no_null():
-    assert unrelated_rows(sheet(3, picture="one")) == {}
-
-
-@pytest.mark.parametrize("size", [1, 3, 16])
-def test_a_null_does_not_depend_on_the_shards(size):
-    rows = sheet(40)
-    assert Plan(config_of(shard_size=size), rows).unrelated == unrelated_rows(rows)
-
-
 def test_a_shard_that_needs_anothers_clean_runs_names_them_after_its_own():
     plan = Plan(config_of(shard_size=1), sheet(2))
-    assert plan.clean_files("0001", "json") == [
+    assert plan.clean_files("0001", "facts") == [
         "results/clean/0001.json",
         "results/clean/0000.json",
     ]

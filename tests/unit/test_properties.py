@@ -18,7 +18,7 @@ from blip_tracing.errors import InputError
 from blip_tracing.given.planning import check_config_file, check_named_files, read_inputs
 from blip_tracing.given.sheet import COLUMNS, REQUIRED_COLUMNS
 from blip_tracing.vocabulary.config import NAME, NEEDED, TAKEN, Config
-from blip_tracing.vocabulary.experiment import CLEAN, QUESTIONS
+from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, QUESTIONS
 
 # The same draws each time: a test that fails today failed yesterday.
 DRAWS = settings(
@@ -67,7 +67,10 @@ KeyPath = tuple[str, ...]
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a schema is, where it only refers to one."""
+    """What a schema is, where it only refers to one; of a key that may be empty, what it holds."""
+    if "anyOf" in schema:
+        held, _ = schema["anyOf"]
+        return {**schema, **held, "may_be_empty": True}
     if "$ref" not in schema:
         return schema
     return {**SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], **schema}
@@ -161,7 +164,10 @@ def get_key(config: dict[str, Any], path: KeyPath) -> Any:
 
 def a_wrong_value(draw: Draw, config: dict[str, Any]) -> None:
     path = draw(st.sampled_from(list(KEYS)))
-    set_key(config, path, draw(wrong_values(KEYS[path])))
+    wrong = wrong_values(KEYS[path])
+    if KEYS[path].get("may_be_empty"):
+        wrong = wrong.filter(lambda value: value is not None)
+    set_key(config, path, draw(wrong))
 
 
 def a_wrong_item(draw: Draw, config: dict[str, Any]) -> None:
@@ -194,13 +200,15 @@ def draws_that_are_not_there(draw: Draw, config: dict[str, Any]) -> None:
     corrupt = get_key(config, CORRUPT)
     if draw(yes_or_no):
         level = st.floats(0, 1e6).filter(lambda level: level not in corrupt["levels"])
-        config["report"]["draws_at"] = draw(level)
+        group, key = draw(st.sampled_from([("report", "draws_at"), ("effects", "primary_level")]))
+        config[group][key] = draw(level)
     else:
         config["controls"]["null_draws"] = draw(st.integers(corrupt["draws"] + 1))
 
 
 def a_name_that_cannot_be(draw: Draw, config: dict[str, Any]) -> None:
-    group, kept = draw(st.sampled_from([("runs", (*QUESTIONS, CLEAN)), ("experiments", TAKEN)]))
+    kept_runs = (*QUESTIONS, CLEAN, PICTURE_ONLY)
+    group, kept = draw(st.sampled_from([("runs", kept_runs), ("experiments", TAKEN)]))
     old = draw(st.sampled_from(list(config[group])))
     bad = texts.filter(lambda name: not re.fullmatch(NAME, name) or len(name) > 40)
     other = st.integers() | yes_or_no | nothing | dates | st.binary(max_size=8)
@@ -241,7 +249,7 @@ def roles_that_tell_nothing(draw: Draw, config: dict[str, Any]) -> None:
     other = draw(words.filter(lambda word: word not in {role["role"] for role in roles}))
     broken = st.sampled_from(["(", "[", "*", "a{2,1}", "(?P<n", "\\", "a{99999999999}", "(" * 5000])
     wrong = {
-        "twice": st.just({"role": "noun"}),
+        "twice": st.just({"role": "differing word"}),
         "unknown": st.just({"role": "new", "before": other or "?"}),
         "itself": st.just({"role": "new", "after": "new"}),
         "pattern": broken.map(lambda pattern: {"role": "new", "token": pattern}),

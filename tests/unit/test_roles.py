@@ -10,7 +10,7 @@ from blip_tracing.vocabulary.roles import check_roles
 
 Rules = list[dict[str, str]]
 DEFAULT: Rules = [rule.model_dump(exclude_none=True) for rule in Effects().roles]
-BEFORE = "before noun"
+BEFORE, IT, AFTER = "before it", "differing word", "after it"
 
 
 def tokens_of(question: str) -> list[str]:
@@ -24,12 +24,18 @@ def roles(base: str, source: str, rules: Rules) -> list[str]:
 
 def test_the_default_tells_what_stands_before_the_word_that_differs() -> None:
     found = roles("what color is the dog", "what color is the cat", DEFAULT)
-    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, BEFORE, "noun", "[SEP]"]
+    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, BEFORE, IT, "[SEP]"]
+
+
+def test_the_default_tells_what_stands_after_it_too_but_not_the_end() -> None:
+    found = roles("what thing is white today", "what thing is green today", DEFAULT)
+    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, IT, AFTER, "[SEP]"]
 
 
 def test_what_no_rule_holds_for_has_no_role() -> None:
-    found = roles("what thing is white today", "what thing is green today", DEFAULT)
-    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, "noun", "", "[SEP]"]
+    rules = [rule for rule in DEFAULT if rule["role"] != AFTER]
+    found = roles("what thing is white today", "what thing is green today", rules)
+    assert found == ["[CLS]", BEFORE, BEFORE, BEFORE, IT, "", "[SEP]"]
 
 
 def test_nothing_stands_before_a_role_that_the_example_lacks() -> None:
@@ -112,7 +118,7 @@ def test_each_example_has_a_row_a_token_of_its_base_question() -> None:
     found = assign_roles(tokens.iloc[::-1], DEFAULT).sort_values(["example", "position"])
     assert [tuple(row) for row in found.itertuples(index=False)] == [
         ("a", 0, "[CLS]"), ("a", 1, ""), ("a", 2, "[SEP]"),
-        ("b", 0, "[CLS]"), ("b", 1, BEFORE), ("b", 2, "noun"), ("b", 3, "[SEP]"),
+        ("b", 0, "[CLS]"), ("b", 1, BEFORE), ("b", 2, IT), ("b", 3, "[SEP]"),
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from blip_tracing.given.settings import TABLE_DIGITS, fill_config
 from blip_tracing.machinery.tables import FLOAT_FORMAT
 from blip_tracing.vocabulary.config import LARGEST, TAKEN, Config
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES
-from blip_tracing.vocabulary.experiment import BASE, CLEAN, QUESTIONS, SOURCE
+from blip_tracing.vocabulary.experiment import BASE, CLEAN, PICTURE_ONLY, QUESTIONS, SOURCE
 from blip_tracing.vocabulary.metrics import METRICS
 from blip_tracing.vocabulary.sites import SITES
 
@@ -75,13 +75,15 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
         "shard_size": 16,
         "layers_per_job": 1,
         "noise_levels_per_job": 1,
-        "controls": {"null_draws": 1},
+        "controls": {"donors": 5, "seed": 0},
         "effects": {
             "total_effect": 0.05,
+            "least_effect": 0.02,
             "roles": [
                 {"role": "[CLS]", "token": r"\[CLS\]"},
-                {"role": "before noun", "before": "noun"},
-                {"role": "noun", "pair": "differs"},
+                {"role": "before it", "before": "differing word"},
+                {"role": "differing word", "pair": "differs"},
+                {"role": "after it", "after": "differing word", "token": r"(?!\[SEP\]).*"},
                 {"role": "[SEP]", "token": r"\[SEP\]"},
             ],
             "resamples": 2000,
@@ -249,6 +251,7 @@ DRAWS, SEED = "runs.noisy.corrupt.draws", "runs.noisy.corrupt.seed"
                 BASE: ": base and source are always there; take another name",
                 SOURCE: ": base and source are always there; take another name",
                 CLEAN: ": is what base and source are; take another name",
+                PICTURE_ONLY: ": is always there; take another name",
                 "Noisy": ": 'Noisy' is no name; use a-z, 0-9 and _, and begin with a letter",
                 "a b": ": 'a b' is no name; use a-z, 0-9 and _, and begin with a letter",
                 "2noisy": ": '2noisy' is no name; use a-z, 0-9 and _, and begin with a letter",
@@ -453,6 +456,7 @@ def test_levels_and_draws_matter_only_where_something_is_traced() -> None:
 
 def test_every_run_that_is_used_has_the_level_and_the_draws() -> None:
     config = with_key("runs.other", {"of": SOURCE, "corrupt": {"levels": [1], "draws": 3}})
+    del config["effects"]["primary_level"]
     fill_config(config)
     config["experiments"]["noising"] = {"receiver": SOURCE, "donor": "other"}
     assert config_refusal(config) == (
@@ -462,6 +466,17 @@ def test_every_run_that_is_used_has_the_level_and_the_draws() -> None:
     assert config_refusal(config).startswith("report.draws_at: 2.0000000001 is not in runs.noisy")
     config["report"]["draws_at"] = 2
     config["runs"]["other"]["corrupt"]["levels"] = [1, 2]
+    fill_config(config)
+    config["effects"]["primary_level"] = 3
+    assert config_refusal(config) == (
+        "effects.primary_level: 3 is not in runs.noisy.corrupt.levels; "
+        "give one of 0.1, 0.5, 1, 2, 5, 10, 20"
+    )
+    config["effects"]["primary_level"] = 5
+    assert config_refusal(config) == (
+        "effects.primary_level: 5 is not in runs.other.corrupt.levels; give one of 1, 2"
+    )
+    config["effects"]["primary_level"] = 1
     fill_config(config)
     config["controls"]["null_draws"] = 4
     assert config_refusal(config) == (
@@ -500,6 +515,7 @@ def test_levels_that_have_labels_of_their_own_are_kept() -> None:
     levels = [0, 1e-30, 0.123456789, 1, 1.00001, 123456, 1e18]
     config = with_key(LEVELS, levels)
     config["report"]["draws_at"] = 0.123456789
+    config["effects"]["primary_level"] = 123456
     assert fill_config(config)["runs"]["noisy"]["corrupt"]["levels"] == levels
     assert f"%.{TABLE_DIGITS}g" == FLOAT_FORMAT
     assert [float(FLOAT_FORMAT % level) for level in levels] == levels

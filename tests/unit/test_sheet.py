@@ -10,6 +10,7 @@ from project import ROOT
 from refusals import GOOD_ROW, HEADER, SCHEMAS, refusal, write_sheet
 from snakemake.utils import validate  # type: ignore[import-untyped]
 
+from blip_tracing.errors import InputError
 from blip_tracing.given.sheet import COLUMNS, REQUIRED_COLUMNS, load_sheet
 
 SHEET_SCHEMA = yaml.safe_load((SCHEMAS / "examples.schema.yaml").read_text())
@@ -80,6 +81,42 @@ def test_a_checksum_holds_for_all_rows_of_its_picture(tmp_path: Path) -> None:
         )
     )
     assert sheet["image_sha256"].tolist() == [checksum, checksum, ""]
+
+
+@pytest.mark.parametrize(
+    ("base", "source", "template"),
+    [
+        (
+            "What is the color of the shirt",
+            "what is the color of the hat",
+            "what is the color of the …",
+        ),
+        ("what thing is white", "what thing  is green", "what thing is …"),
+        ("what is it", "what is it", "what is it"),
+        ("is the big red dog here", "is a cat here", "is … here"),
+        ("dog", "cat", "…"),
+    ],
+)
+def test_a_group_is_the_questions_template_where_none_is_given(
+    tmp_path: Path, base: str, source: str, template: str
+) -> None:
+    sheet = load_sheet(
+        write_sheet(
+            tmp_path,
+            HEADER + "\tgroup",
+            f"a\tx.png\t{base}\t{source}",
+            f"b\tx.png\t{base}\tr\tmine",
+        )
+    )
+    assert sheet["group"].tolist() == [template, "mine"]
+    without = load_sheet(write_sheet(tmp_path, HEADER, f"a\tx.png\t{base}\t{source}"))
+    assert without["group"].tolist() == [template]
+
+
+def test_no_group_is_called_as_all_examples_are(tmp_path: Path) -> None:
+    path = write_sheet(tmp_path, HEADER + "\tgroup", "a\tx.png\tq\tr\tall")
+    with pytest.raises(InputError, match=r"row 2 \(example 'a'\), group: 'all' is all examples"):
+        load_sheet(path)
 
 
 UNSAFE = (
@@ -186,7 +223,7 @@ NEEDED = "example, image, base_question, source_question"
         (
             HEADER + "\tnotes",
             f"'notes' is not a known column; known are {NEEDED}, "
-            "base_answer, source_answer, image_sha256",
+            "base_answer, source_answer, image_sha256, group",
         ),
         (HEADER + "\texample", "column example is there twice; remove one"),
         (HEADER + "\t\tbase_answer", "column 5 has no name; name or remove it"),

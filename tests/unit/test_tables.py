@@ -1,16 +1,36 @@
 """Tables and facts on disk, and how the sheet becomes jobs."""
 
+import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from project import ROOT
 
 from blip_tracing.errors import InputError
-from blip_tracing.given.plan import cut, group, level_label, pictures_of, unrelated_rows
+from blip_tracing.given.plan import cut, group, level_label, pictures_of
 from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.tables import cells_table, collect_tables, read_table, write_table
+from blip_tracing.meaning.replication.compare import (
+    ABSENT,
+    AGREES,
+    CANNOT_TELL,
+    DIFFERS,
+    INSIDE,
+    OUTSIDE,
+    SHOWN,
+    TITLES,
+    TOO_FEW,
+    UNSEEDED,
+)
+from blip_tracing.meaning.replication.published import QUANTITIES
+from blip_tracing.vocabulary.experiment import QUESTIONS
+from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.tables import CONTROLS, REASONS, TABLES
 
 FORMATS = ("csv", "parquet")
 
@@ -31,6 +51,30 @@ def test_a_token_comes_back_as_a_word(tmp_path, word, suffix):
     path = tmp_path / f"table.{suffix}"
     write_table(pd.DataFrame({"example": [word], "token": [word]}), path)
     assert read_table(path).to_dict("records") == [{"example": word, "token": word}]
+
+
+def test_the_manual_reads_words_as_words_and_empty_cells_as_missing(tmp_path):
+    """As it stands there. By pandas' defaults these words would be missing numbers."""
+    words = ["null", "nan", "NA", "None", "none", "n/a"]
+    path = tmp_path / "table.csv"
+    table = pd.DataFrame({"answer": words, "noise_level": [0.5, np.nan] * 3})
+    write_table(table, path)
+    assert pd.read_csv(path)["answer"].isna().any()
+    manual = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^table = pandas\.read_csv\(.*\)$", manual, re.MULTILINE)
+    given = {"pandas": pd, "path": path}
+    exec(line, given)
+    pd.testing.assert_frame_equal(given["table"], table, check_dtype=False)
+
+
+def test_no_word_of_the_workflows_own_reads_as_missing():
+    """Of those that tables hold whatever the sheet: what a default reader makes of them."""
+    own = [
+        *CONTROLS, *REASONS, *TABLES, *SITES, *METRICS, *QUESTIONS, *QUANTITIES,
+        *TITLES, AGREES, DIFFERS, CANNOT_TELL, INSIDE, OUTSIDE, UNSEEDED, ABSENT, TOO_FEW, SHOWN,
+    ]  # fmt: skip
+    read = pd.read_csv(io.StringIO("\n".join(["word", *(f'"{word}"' for word in own)])))
+    assert read["word"].isna().sum() == 0, set(own) - set(read["word"])
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -115,41 +159,3 @@ def test_groups_are_named_by_what_they_hold():
 def test_a_picture_that_several_rows_share_is_there_once():
     rows = [{"image": name} for name in ("b.png", "a.png", "b.png")]
     assert pictures_of(rows) == ["b.png", "a.png"]
-
-
-def rows_of(pictures):
-    return [{"example": str(n), "image": picture} for n, picture in enumerate(pictures)]
-
-
-@pytest.mark.parametrize(
-    ("pictures", "nulls"),
-    [
-        ("abc", "01 10 21"),
-        ("aab", "02 12 21"),
-        ("aba", "01 10 21"),
-        ("abba", "01 10 20 32"),
-        ("aaa", ""),
-        ("a", ""),
-    ],
-)
-def test_the_unrelated_example_is_the_nearest_before_with_another_picture(pictures, nulls):
-    """The first rows, which have none before, take the first of another picture."""
-    found = {name: row["example"] for name, row in unrelated_rows(rows_of(pictures)).items()}
-    assert found == dict(pair[:2] for pair in nulls.split())
-
-
-def test_rows_that_are_added_leave_the_others_unrelated_examples_alone():
-    before = unrelated_rows(rows_of("aabcc"))
-    after = unrelated_rows(rows_of("aabccda"))
-    assert before.items() <= after.items()
-
-
-def test_the_unrelated_example_is_in_the_same_sixteen_rows_if_they_have_one():
-    """So a shard that fails costs that shard alone."""
-    rows = rows_of([*"abcdefghijklmnop", *"qrs", *"t" * 13, *"uuu"])
-    nulls = {name: int(row["example"]) for name, row in unrelated_rows(rows).items()}
-    assert nulls["15"] == 14
-    assert nulls["16"] == 17
-    assert nulls["31"] == 18
-    # The last block has one picture.
-    assert nulls["32"] == nulls["34"] == 31

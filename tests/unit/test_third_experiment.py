@@ -36,7 +36,8 @@ from blip_tracing.given.plan import NOISY_FIGURES
 from blip_tracing.given.settings import fill_config
 from blip_tracing.meaning.effects import classify
 from blip_tracing.telling.methods import methods_of
-from blip_tracing.telling.story import Run, Story, tell
+from blip_tracing.telling.story import tell
+from blip_tracing.telling.told import Run, Story
 from blip_tracing.telling.words import CORRUPTED_RUN, NOTHING_RESTORED
 from blip_tracing.vocabulary.experiment import BASE, Experiment, described
 
@@ -78,20 +79,23 @@ def test_its_story_says_what_it_takes_away(run: Run, story: Story) -> None:
     method = story.methods[-1]
     assert method.startswith(f"{TITLE}: the base question's run is repeated")
     assert "becomes less probable" in method
-    (finding,) = [text for text in story.findings if text.startswith(TITLE)]
+    finding = next(text for text in story.findings if text.startswith(TITLE))
     summary = run.tables["summary"]
     rows = summary[
         (summary["experiment"] == NAME)
+        & (summary["site"] == run.experiments[-1].sites[0])
+        & (summary["noise_level"] == run.primary(run.experiments[-1])["noise_level"])
         & summary["layer"].notna()
         & (summary["quantity"] == "probability_change")
+        & (summary["group"] == "all")
+        & (summary["among"] == "included")
     ]
-    assert "lowers p(base answer) the most" in finding
     assert f"{rows['mean'].min():+.3f}".replace("-", "−") in finding
     facts = story.facts.set_index("fact")["value"]
     assert facts[NAME].startswith("noisy into base, at ")
 
 
-def test_cells_that_take_more_than_the_null_are_marked(run: Run, story: Story) -> None:
+def test_marks_and_changes_of_its_cells_are_the_tables(run: Run, story: Story) -> None:
     effects = run.tables["effects"]
     (shown,) = story.examples
     groups = [group for group in shown.maps if group.title.startswith(TITLE)]
@@ -104,10 +108,10 @@ def test_cells_that_take_more_than_the_null_are_marked(run: Run, story: Story) -
                 & (effects["noise_level"] == level)
                 & (effects["site"] == group.title.removeprefix(f"{TITLE}, "))
             ].set_index(["position", "layer"])
-            taken = rows["probability_change"] < -rows["null_change"].abs().max()
             cells = one.cells.set_index(["place", "layer"])
-            assert cells["marked"].to_dict() == taken.to_dict()
-            assert taken.any()
+            assert cells["marked"].to_dict() == rows["marked"].to_dict()
+            assert cells["value"].to_dict() == pytest.approx(rows["probability_change"].to_dict())
+            assert (cells["value"] < 0).any()
 
 
 def test_what_takes_away_enough_counts_in_normalised_averages(asked: Experiment) -> None:
@@ -120,7 +124,8 @@ def test_what_takes_away_enough_counts_in_normalised_averages(asked: Experiment)
         }
     )
     roles = cells[["example", "position"]].assign(token_role="noun")
-    counted = classify(cells, roles, 0.05)
+    told: dict[str, Any] = {"picture": "a.png", "group": "a kind", "included": True}
+    counted = classify(cells, roles, cells[["example"]].assign(**told), 0.05)
     assert counted["below_threshold"].tolist() == [False, True, True]
 
 
@@ -170,12 +175,13 @@ def test_its_figures_are_drawn(
 def test_its_figures_for_print_are_drawn(run: Run, story: Story, width: float) -> None:
     drawn = [
         figure
-        for figure in journal_figures(story, run.tables, [EXAMPLE], run.experiments)
+        for figure in journal_figures(story)
         if NAME in figure.name or figure.name == "noise_levels"
     ]
     sites = run.experiments[-1].sites
     assert {figure.name for figure in drawn} == {
         "noise_levels",
+        f"depth_{NAME}_{sites[0]}",
         *(f"roles_{NAME}_{site}" for site in sites),
         *(f"{NAME}_{site}_{EXAMPLE}" for site in sites),
     }

@@ -73,6 +73,45 @@ def test_one_thing_and_many_things_are_counted() -> None:
     assert words.how_many(10, "draw") == "10 draws"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "written"),
+    [([0], "0"), ([0, 1], "0 and 1"), ([0, 1, 2], "0 to 2"), ([1, 5], "1 and 5"),
+     ([0, 1, 2, 5], "0 to 2 and 5"), ([0, 1, 4, 6, 7, 8], "0 and 1, 4 and 6 to 8")],
+)  # fmt: skip
+def test_runs_of_layers_are_said_briefly(numbers: list[int], written: str) -> None:
+    assert words.runs_of_numbers(numbers) == written
+
+
+@pytest.mark.parametrize(
+    ("share", "written"),
+    [(0, "0 %"), (1, "100 %"), (0.333, "33 %"), (0.001, "< 1 %"), (0.999, "> 99 %")],
+)
+def test_a_share_says_nothing_and_all_only_of_these(share: float, written: str) -> None:
+    assert words.percent(share) == written
+
+
+def test_a_change_has_as_many_digits_as_asked() -> None:
+    assert words.signed(0.4567, 2) == "+0.46"
+    assert words.signed(-0.001, 2) == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("base", "source", "differing"),
+    [
+        ("the color of the animal", "the color of the shirt", (["animal"], ["shirt"])),
+        ("is it red", "is the box red", (["it"], ["the", "box"])),
+        ("the top", "the top", ([], [])),
+        ("a b", "c d e", (["a", "b"], ["c", "d", "e"])),
+    ],
+)
+def test_words_in_which_two_questions_differ_are_found(
+    base: str, source: str, differing: tuple[list[str], list[str]]
+) -> None:
+    questions = words.with_differences(base, source)
+    assert tuple([word for word, differs in one if differs] for one in questions) == differing
+    assert [" ".join(word for word, _ in one) for one in questions] == [base, source]
+
+
 def test_characters_that_the_font_lacks_are_spelled_out() -> None:
     assert words.printable("größe σ 水\n") == "größe σ U+6C34U+000A"
 

@@ -176,6 +176,7 @@ def test_groups_of_the_command_line_join_those_of_the_file(project):
         "--config",
         "runs={noisy: {corrupt: {levels: [1, 3]}}}",
         "report={draws_at: 3}",
+        "effects={primary_level: 1}",
         f"experiments={{patching: {{sites: [{OTHER}, {SITE}]}}}}",
         "noise_levels_per_job=1",
     )

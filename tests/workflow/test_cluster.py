@@ -93,6 +93,7 @@ def configured(project, shard_size, clean, corrupted, layers_per_job, levels):
         for name, (receiver, donor) in asked
     }
     config["runs"]["noisy"]["corrupt"]["levels"] = [2.0, *range(3, 2 + levels)]
+    config["effects"]["primary_level"] = 2.0
     return config
 
 

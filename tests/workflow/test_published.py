@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Hashable
 from html import unescape
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from drawn import shown_texts, shrunk
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
@@ -20,27 +22,42 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from plain_tutorial import EXAMPLE, SITE, Tutorial, open_tutorial, patching_map, publish
-from project import ROOT, planned_jobs, run, snakemake
+from project import BLIP_FILES, ROOT, planned_jobs, run, snakemake
 
 from blip_tracing.drawing.palette import BLUE
 from blip_tracing.drawing.replication_figures import FIGURES
 from blip_tracing.errors import InputError
+from blip_tracing.given.settings import fill_config
+from blip_tracing.given.sheet import load_sheet
 from blip_tracing.machinery.tables import read_table
 from blip_tracing.meaning.replication.compare import (
     ABSENT,
     AGREES,
+    CANNOT_TELL,
     DIFFERS,
+    FACTOR,
     SHIFTED,
+    SHIFTS,
     SHOWN,
     TOO_FEW,
     Redrawn,
+    as_published,
+    best_shift,
     compare,
     disagreeing,
     judge,
+    power_of,
     simulate,
 )
-from blip_tracing.meaning.replication.published import KEYS, check_run, figures_of, read_published
-from blip_tracing.vocabulary.experiment import BASE, SOURCE
+from blip_tracing.meaning.replication.published import (
+    KEYS,
+    check_run,
+    figures_of,
+    like_published,
+    read_published,
+)
+from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS, Corruption
+from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run, experiments_of
 from blip_tracing.vocabulary.sites import SITES
 
 SHIPPED = ROOT / "resources/published/tutorial.csv"
@@ -116,8 +133,33 @@ def test_patching_what_the_questions_share_changes_nothing(shipped: pd.DataFrame
 
 def test_the_full_replication_can_be_held_against_it(shipped: pd.DataFrame) -> None:
     sheet = pd.read_csv(ROOT / "config/blip-vqa-base.tsv", sep="\t")
-    sites = {experiment: [SITE] for experiment in ("patching", "tracing")}
-    check_run(shipped, SHIPPED, list(sheet["example"]), sites)
+    config = fill_config(yaml.safe_load((ROOT / "config/blip-vqa-base.yaml").read_text()))
+    check_run(shipped, SHIPPED, list(sheet["example"]), experiments_of(config))
+
+
+def test_the_full_replication_runs_what_it_names_and_nothing_newer() -> None:
+    """A branch moves, and an address may give another picture one day."""
+    config = yaml.safe_load((ROOT / "config/blip-vqa-base.yaml").read_text())
+    assert re.fullmatch("[0-9a-f]{40}", config["model"]["revision"])
+    (row,) = load_sheet(ROOT / "config/blip-vqa-base.tsv").to_dict("records")
+    assert re.fullmatch("[0-9a-f]{64}", row["image_sha256"])
+    given = BLIP_FILES / "coco-000000458864.jpg"
+    if given.is_file():
+        assert hashlib.sha256(given.read_bytes()).hexdigest() == row["image_sha256"]
+
+
+def test_the_full_replication_compares_thirty_draws_at_the_iterated_level() -> None:
+    """Beside ten at each of the seven published levels."""
+    config = fill_config(yaml.safe_load((ROOT / "config/blip-vqa-base.yaml").read_text()))
+    experiments = experiments_of(config)
+    draws = {
+        (name, level): experiments[name].draws
+        for name in like_published(experiments)["tracing"]
+        for level in experiments[name].levels
+    }
+    levels = (0.1, 0.5, 1, 2, 5, 10, 20)
+    assert all(draws["tracing", level] == 10 for level in levels)
+    assert max(count for (_, level), count in draws.items() if level == 1) == 30
 
 
 def test_the_replication_follows_the_answers_that_the_published_numbers_are_of(
@@ -169,28 +211,87 @@ def test_a_table_that_is_not_there_is_told(tmp_path: Path) -> None:
         read_published(tmp_path / "published.csv")
 
 
-LACKING = f"is of patching at {SITE}, which experiments.patching.sites lacks; add it there"
+LACKING = (
+    f"is of patching at {SITE}, where no experiment puts source into base; add {SITE} to the sites "
+    "of one, or leave published empty"
+)
+CLEAN = {name: Run(name, name) for name in (BASE, SOURCE)}
+
+
+def noisy(at: str = QUESTION_EMBEDDINGS, question: str = BASE) -> Run:
+    return Run("noisy", question, Corruption("gaussian", at, (1.0,), 10, 0))
+
+
+def asked(
+    name: str, receiver: Run = CLEAN[BASE], donor: Run = CLEAN[SOURCE], site: str = SITE
+) -> dict[str, Experiment]:
+    return {name: Experiment(name, receiver, donor, (site,))}
 
 
 @pytest.mark.parametrize(
-    ("examples", "sites", "message"),
+    ("examples", "experiments", "message"),
     [
-        (["b"], {"patching": [SITE]}, "is of example 'a', which the sheet lacks; name its row so"),
-        (["a"], {"patching": [OUTPUT]}, LACKING),
-        (["a"], {"patching": []}, LACKING),
+        (["b"], asked("patching"), "is of example 'a', which the sheet lacks; name its row so"),
+        (["a"], asked("patching", site=OUTPUT), LACKING),
         # An experiment without a site is none of the run's.
-        (["a"], {"tracing": [SITE]}, LACKING),
+        (["a"], {}, LACKING),
+        (["a"], asked("tracing", noisy(), CLEAN[BASE]), LACKING),
+        (
+            ["a"],
+            asked("patching", donor=noisy()),
+            "is of patching, which puts source into base; experiments.patching puts noisy into "
+            f"base and is not compared; add such an experiment at {SITE}, or leave published empty",
+        ),
     ],
 )
 def test_what_a_run_lacks_is_told(
-    tmp_path: Path, examples: list[str], sites: dict[str, list[str]], message: str
+    tmp_path: Path, examples: list[str], experiments: dict[str, Experiment], message: str
 ) -> None:
     path = tmp_path / "published.csv"
     path.write_text(f"{HEADER}\n{PATCH}\n")
     published = read_published(path)
-    check_run(published, path, ["a", "b"], {"patching": [SITE]})
+    check_run(published, path, ["a", "b"], asked("of_another_name"))
     with pytest.raises(InputError, match=re.escape(message)):
-        check_run(published, path, examples, sites)
+        check_run(published, path, examples, experiments)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "like"),
+    [
+        (asked("swap"), {"patching": ["swap"], "tracing": []}),
+        (asked("revive", noisy(), CLEAN[BASE]), {"patching": [], "tracing": ["revive"]}),
+        (asked("patching", CLEAN[SOURCE], CLEAN[BASE]), {"patching": [], "tracing": []}),
+        (asked("tracing", CLEAN[BASE], noisy()), {"patching": [], "tracing": []}),
+        (asked("tracing", noisy(), CLEAN[SOURCE]), {"patching": [], "tracing": []}),
+        (asked("tracing", noisy("elsewhere"), CLEAN[BASE]), {"patching": [], "tracing": []}),
+        (asked("tracing", noisy(question=SOURCE), CLEAN[BASE]), {"patching": [], "tracing": []}),
+    ],
+)
+def test_an_experiment_is_what_it_does_not_what_it_is_called(
+    experiment: dict[str, Experiment], like: dict[str, list[str]]
+) -> None:
+    assert like_published(experiment) == like
+
+
+def test_of_two_experiments_that_do_the_same_the_one_with_more_draws_is_taken() -> None:
+    """At a level that both have; what one alone has stays, and nothing is mixed."""
+    places = [(level, draw) for level in (1.0, 2.0) for draw in range(2)]
+    few = pd.DataFrame(places, columns=["noise_level", "draw"]).assign(
+        example="a", site=SITE, p_base=0.1
+    )
+    many = pd.DataFrame({"noise_level": 1.0, "draw": range(5)}).assign(
+        example="a", site=SITE, p_base=0.9
+    )
+    tables = {"few": few, "many": many, "swap": few.drop(columns=["noise_level", "draw"])}
+    tables |= dict.fromkeys(("runs", "tokens", "baseline"), pd.DataFrame())
+    like = {"patching": ["swap"], "tracing": ["few", "many"]}
+    taken = as_published(tables, like)
+    values = taken["tracing"].groupby("noise_level")["p_base"].agg([set, len])
+    assert values.to_dict("index") == {1.0: {"set": {0.9}, "len": 5}, 2.0: {"set": {0.1}, "len": 2}}
+    assert len(taken["patching"]) == len(few)
+    assert set(as_published(tables, {"patching": [], "tracing": ["few"]})) == {
+        "runs", "tokens", "baseline", "tracing",
+    }  # fmt: skip
 
 
 # ---- intervals ---------------------------------------------------------------------------------
@@ -204,6 +305,7 @@ def redrawn_of(draws: np.ndarray, fresh: int, whole: bool, numbers: int) -> Redr
         fresh=fresh,
         whole=whole,
         error=np.zeros(numbers),
+        cells=None if whole else pd.MultiIndex.from_product([range(draws.shape[1] // 4), range(4)]),
     )
 
 
@@ -224,7 +326,7 @@ def test_few_draws_of_rare_values_leave_more_than_5_percent_outside() -> None:
     """Why the count is judged by simulated replications."""
     generator = np.random.default_rng(0)
     draws = np.where(generator.random((10, 60)) < 0.07, 0.9, 0.01)
-    outside, _ = simulate([redrawn_of(draws, 10, False, 60)], generator)
+    outside = simulate([redrawn_of(draws, 10, False, 60)], generator).outside
     assert outside.mean() > 1.4 * 0.05 * 60
 
 
@@ -233,10 +335,117 @@ def test_what_the_draws_share_puts_numbers_outside_together() -> None:
     apart = generator.random((10, 60))
     together = np.repeat(generator.random((10, 1)), 60, axis=1)
     spreads = [
-        simulate([redrawn_of(draws, 10, False, 60)], generator)[0].std()
+        simulate([redrawn_of(draws, 10, False, 60)], generator).outside.std()
         for draws in (apart, together)
     ]
     assert spreads[1] > 2 * spreads[0]
+
+
+# ---- agrees, differs, cannot tell --------------------------------------------------------------
+
+LAYERS, POSITIONS = 12, 9
+
+
+def made_up_map(random: np.random.Generator) -> np.ndarray:
+    """Expectations (L, P) that peak at one position and fall from layer to layer."""
+    layers, positions = np.arange(LAYERS)[:, None], np.arange(POSITIONS)
+    peak = 0.6 * np.exp(-((positions - 6) ** 2) / 2 - (layers - 4) ** 2 / 8)
+    return 0.05 + peak + random.uniform(0, 0.02, peak.shape)
+
+
+def replication(
+    draws: int, spread: float, factor: float = 1.0, off: int = 0, seed: int = 0
+) -> dict[Hashable, Any]:
+    """The verdict where the truth is known: a published map of ten fresh draws a cell, and a run
+    of `draws` whose expectation is `factor` times that, `off` layers off.
+    """
+    random = np.random.default_rng(seed)
+    truth = made_up_map(random)
+    fresh = truth + random.normal(0, spread, (10, *truth.shape))
+    of_run = factor * np.roll(truth, off, axis=0) + random.normal(0, spread, (draws, *truth.shape))
+    places = pd.MultiIndex.from_product([range(LAYERS), range(POSITIONS)]).to_frame(
+        index=False, name=["layer", "position"]
+    )
+    cells_of = places.assign(example="a", question=BASE, token="red", token_id=7, site=SITE)
+    published = cells_of.assign(
+        quantity="mean_cell", noise_level=1.0, draws=10, rank=np.nan, draw=np.nan,
+        value=fresh.mean(0).ravel(), error=1e-4,
+    ).astype({"rank": "Int64", "draw": "Int64"})  # fmt: skip
+    maps = [
+        cells_of.assign(noise_level=1.0, draw=draw, p_base=cells.ravel())
+        for draw, cells in enumerate(of_run)
+    ]
+    run = {
+        "tokens": pd.DataFrame(columns=["example", "question", "position", "token"]),
+        "runs": pd.DataFrame([{"example": "a", "question": BASE, "answer_id": 7}]),
+        "baseline": pd.DataFrame(
+            columns=["example", "question", "token_id", "logit", "probability"], dtype=float
+        ),
+        "tracing": pd.concat(maps),
+    }
+    compared = compare(published, run, resamples=100, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        # These tell how many numbers would agree, and nothing of the verdict.
+        patch.setattr(f"{judge.__module__}.RESAMPLES_A_WORLD", 10)
+        return by_quantity(judge(compared, run, seed))["mean_cell"]
+
+
+def test_a_faithful_run_with_much_to_go_by_agrees() -> None:
+    verdict = replication(draws=30, spread=0.05)
+    assert (verdict["verdict"], verdict["shift"]) == (AGREES, 0)
+    assert verdict["power"] > 0.95
+    assert verdict["correlation_low"] < verdict["correlation"] < verdict["correlation_high"]
+    assert verdict["correlation_low"] > 0.9
+
+
+def test_a_faithful_run_with_little_to_go_by_cannot_tell() -> None:
+    """Its noise hides a difference of a layer: to find none is no agreement."""
+    verdict = replication(draws=10, spread=0.6)
+    assert verdict["verdict"] == CANNOT_TELL
+    assert verdict["power"] < 0.5
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.6])
+@pytest.mark.parametrize(
+    ("factor", "off"), [(0.5, 0), (1 / FACTOR, 0), (FACTOR, 0), (1, 1), (1, -1)]
+)
+def test_a_wrong_run_does_not_agree(spread: float, factor: float, off: int) -> None:
+    verdict = replication(draws=10, spread=spread, factor=factor, off=off)
+    assert verdict["verdict"] in (DIFFERS, CANNOT_TELL)
+    if spread == 0.05:
+        assert verdict["verdict"] == DIFFERS
+        assert factor != 1 or verdict["shift"] == off
+
+
+@pytest.mark.parametrize("off", SHIFTS)
+def test_the_best_shift_is_by_how_many_layers_the_run_is_off(off: int) -> None:
+    random = np.random.default_rng(0)
+    truth = made_up_map(random)
+    rows = [
+        {"example": "a", "noise_level": np.nan, "draw": np.nan, "layer": layer,
+         "position": position, "published": truth[layer, position],
+         "reproduced": truth[layer - off, position]}
+        for layer in range(LAYERS) for position in range(POSITIONS)
+        if 0 <= layer - off < LAYERS
+    ]  # fmt: skip
+    assert best_shift(pd.DataFrame(rows)) == off
+
+
+def test_numbers_that_are_no_map_have_no_shift() -> None:
+    numbers = pd.DataFrame({"layer": [np.nan], "published": [0.5], "reproduced": [0.5]})
+    assert np.isnan(best_shift(numbers))
+
+
+def test_power_is_the_lesser_of_a_halved_run_and_one_that_is_a_layer_off() -> None:
+    """A map that is the same in all layers cannot be told from itself a layer off."""
+    generator = np.random.default_rng(0)
+    cells = pd.MultiIndex.from_product([range(LAYERS), range(POSITIONS)])
+    draws = 0.5 + generator.normal(0, 0.02, (20, len(cells)))
+    alike = Redrawn("a", pd.RangeIndex(len(cells)), draws, 10, False, np.zeros(len(cells)), cells)
+    assert power_of([alike], generator) < 0.1
+    layers = np.asarray(cells.get_level_values(0))
+    stepped = Redrawn("a", alike.rows, draws + 0.1 * (layers % 2), 10, False, alike.error, cells)
+    assert power_of([stepped], generator) > 0.95
 
 
 # ---- the miniature, published by the plain loop ------------------------------------------------
@@ -282,8 +491,15 @@ def test_what_the_plain_loop_publishes_is_reproduced(
     published: pd.DataFrame, tables: Tables
 ) -> None:
     verdicts = verdicts_of(published, tables)
-    for quantity in (*EXACT, *NOISY):
+    for quantity in EXACT:
         assert verdicts[quantity]["verdict"] == AGREES
+    for quantity in NOISY:
+        # Ten draws may not be enough to show that it agrees.
+        assert verdicts[quantity]["verdict"] in (AGREES, CANNOT_TELL)
+        assert verdicts[quantity]["p"] > 0.05
+    assert verdicts["patching"]["shift"] == 0
+    assert verdicts["patching"]["correlation"] == pytest.approx(1, abs=1e-3)
+    assert verdicts["mean_cell"]["correlation_low"] > 0
     for quantity, numbers in zip(EXACT, (20, 20, 54), strict=True):
         verdict = verdicts[quantity]
         assert (verdict["compared"], verdict["agree"], verdict["where"]) == (numbers, numbers, "")
@@ -324,6 +540,8 @@ def test_the_wrong_site_differs(
     shifted = with_patches(tables, tutorial, site=OUTPUT)
     verdict = verdicts_of(published, shifted)["patching"]
     assert verdict["verdict"] == DIFFERS
+    # The published layer ℓ is the run's ℓ − 1.
+    assert verdict["shift"] == -1
     assert "position 7 (animal ← shirt)" in verdict["where"]
 
 
@@ -458,6 +676,27 @@ def test_no_text_of_a_figure_is_cut_or_overlaps(
         plt.close(figure)
 
 
+@pytest.mark.parametrize(
+    ("off", "words"), [(0, "closest with no shift"), (1, "closest +1 layer off")]
+)
+def test_a_map_says_how_alike_it_is_and_by_how_many_layers_it_is_off(
+    off: int, words: str, shipped: pd.DataFrame
+) -> None:
+    tables = run_like(shipped, same_answers=True)
+    patched = tables["patching"]
+    inputs = patched[patched["site"] == SITE]
+    moved = inputs.assign(layer=inputs["layer"] + off)
+    moved = moved[moved["layer"] < 12]
+    compared = compare(shipped, {**tables, "patching": moved}, resamples=100, seed=0)
+    figure = FIGURES["patching_difference"](compared, tables, EXAMPLE).draw()
+    try:
+        said = [text for text, _ in shown_texts(figure)]
+        assert any(words in text and "correlation 1.00" in text for text in said) == (off == 0)
+        assert any(words in text for text in said)
+    finally:
+        plt.close(figure)
+
+
 def constant(run: Tables) -> Tables:
     """The run, all of whose traced cells are certain to one value: no draw differs from another."""
     return {**run, "tracing": run["tracing"].assign(p_base=0.0)}
@@ -552,7 +791,8 @@ def test_a_run_with_published_numbers_compares_and_reports(
     verdict = by_quantity(read_table(finished / "results/tables/verdicts.csv"))["patching"]
     assert verdict["verdict"] == DIFFERS
     page = unescape((finished / "reports/replication.html").read_text(encoding="utf-8"))
-    assert "1 of 6 judged quantities differ: cells of the patching map." in page
+    assert "1 differ: cells of the patching map" in page
+    assert "the published patching against patching; the published tracing against tracing" in page
     assert verdict["where"] in page
     drawn = {path.name for path in (finished / "reports/figures/replication").glob("[!.]*")}
     assert drawn == {

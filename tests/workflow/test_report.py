@@ -24,7 +24,9 @@ from blip_tracing.vocabulary.tables import TABLES
 
 MODEL = "resources/miniature/checkpoint"
 # Those with a row a cell stay out: a large sheet makes them gigabytes.
-SMALL_TABLES = ["baseline", "excluded", "run_means", "runs", "summary", "tokens"]
+SMALL_TABLES = [
+    "baseline", "excluded", "families", "negatives", "run_means", "runs", "summary", "tokens",
+]  # fmt: skip
 EXPERIMENTS = ("patching", "tracing")
 SITE = next(iter(SITES))
 LAST_LINE = (
@@ -109,6 +111,11 @@ def test_labels_tell_results_of_a_list_from_one_another(report: Report) -> None:
             assert len(set(labels)) == len(paths)
             # A list whose results have different labels breaks the page's script.
             assert len({tuple(name for name, _ in result) for result in labels}) == 1
+    reports = [report.results[path]["labels"]["report"]
+               for path in report.categories["Reports"]["Other"]]  # fmt: skip
+    assert report.results["reports/index.html"]["labels"] == {"report": "1 The whole run"}
+    # As the page sorts them.
+    assert min(reports, key=str.lower) == "1 The whole run"
     name = f"levels_{SITE}_hat_box"
     figure = report.results[f"reports/figures/tracing/{name}.png"]
     assert figure["labels"] == {"figure": name}
@@ -280,10 +287,16 @@ def test_a_run_ends_with_a_line_that_says_where_the_reports_are(finished: Path) 
     (finished / "results/tables/summary.csv").unlink()
     # A table alone was asked for.
     assert "Reports:" not in run(finished, "results/tables/summary.csv")
-    index.touch()
+    index.write_text("<ul class='other'><li>no finding</li></ul>")
     assert "Reports:" not in run(finished, "--dry-run", "--forcerun", "render_runtime")
     printed = run(finished, "--forcerun", "render_runtime").splitlines()
+    assert not [line for line in printed if line.startswith("Found:")]
+    page = '<ul class="findings">\n  <li>p(“a &amp; <b>b</b>”) is\n  0.5.</li>\n<li>More.</li></ul>'
+    index.write_text(page)
+    printed = run(finished, "--forcerun", "render_runtime").splitlines()
     assert printed.count(LAST_LINE) == 1
+    # What was found, and where.
+    assert printed[printed.index(LAST_LINE) - 1] == "Found: p(“a & b”) is 0.5."
     # What Snakemake itself adds is where its own log is, and the time.
     assert len(printed) - printed.index(LAST_LINE) <= 3
 
@@ -295,3 +308,14 @@ def test_the_page_says_which_jobs_are_not_counted(finished: Path) -> None:
     run(finished, "--forcerun", "collect_runtimes")
     page = (finished / "reports/runtime.html").read_text()
     assert "Of 1 of them it is not known" in page
+
+
+@pytest.mark.workflow
+def test_a_job_is_told_in_its_message_and_without_lists_of_files(finished: Path) -> None:
+    printed = run(finished, "--forcerun", "render_runtime")
+    assert ": the reports and tables are there\n" in printed
+    for aside in ("Reason:", "Host:", "    input: ", "    output: "):
+        assert aside not in printed
+    # A dry run still counts the jobs, and gives the reasons where it is asked for them.
+    assert planned_jobs(finished, "--forcerun", "render_runtime") == Counter(render_runtime=1)
+    assert "Reason:" in run(finished, "-n", "--quiet", "host", "--forcerun", "render_runtime")

@@ -18,11 +18,12 @@ STORY = {"tell_story": 1, "collect_runtimes": 1, "render_runtime": 1}
 # Each table and each report by name, as the rules that make them have it as their wildcard.
 SCORED = {"patching", "tracing", "controls"}
 MEASURED = {"effects", "excluded"}
-# Of these those with a row a cell, which a rule of their own collects.
+# What has a row a cell a rule of its own collects, and another the effects, whose marks wait for
+# the negative controls: each time that these are counted anew.
 LARGE = SCORED | {"effects"}
 CLEAN = {"baseline", "tokens", "runs"}
 REPORTS = {"baseline", "patching", "tracing"}
-EFFECTS = {"measure_effects": 1, "summarize_effects": 1, **STORY}
+EFFECTS = {"measure_effects": 1, "summarize_effects": 1, "collect_effects": 1, **STORY}
 # The jobs that run the model where each experiment is several: patching two, tracing one.
 APART = {"layers_per_job": 3, "shard_size": 4}
 RUNS = {"answer_questions": 1, "run_corrupted": 1, "intervene": 3}
@@ -31,7 +32,7 @@ RUNS = {"answer_questions": 1, "run_corrupted": 1, "intervene": 3}
 def jobs(tables=(), reports=(), **others):
     """What `planned_jobs` counts, and the names of the tables collected and reports rendered."""
     counted = Counter(others) + Counter(
-        collect_cells=len(LARGE.intersection(tables)),
+        collect_cells=len(SCORED.intersection(tables)),
         collect_table=len(set(tables) - LARGE),
         render=len(reports),
     )
@@ -104,18 +105,19 @@ def test_a_noise_level_reruns_its_jobs_its_collection_and_its_reports(apart):
     )  # fmt: skip
 
 
-def test_a_row_appended_to_the_sheet_touches_the_last_shard_alone(apart):
+def test_a_row_appended_to_the_sheet_touches_the_last_shard_and_the_nulls_of_its_block(apart):
     row = (
         "extra\tresources/miniature/images/animal_shirt.png\twhat thing is red\twhat thing is brown"
     )
     append(apart, "config/examples.tsv", row + "\n")
-    # The picture is an old one, encoded in the first shard: no picture is encoded.
+    # The picture is an old one, encoded in the first shard: no picture is encoded. The row can be
+    # the null of the others of its block of sixteen, which the first shard's are.
     assert planned(apart) == jobs(
-        **RUNS, tables=CLEAN | SCORED | MEASURED, reports=REPORTS, **EFFECTS
-    )
+        **{**RUNS, "intervene": 6}, tables=CLEAN | SCORED | MEASURED, reports=REPORTS,
+        **{**EFFECTS, "measure_effects": 2},
+    )  # fmt: skip
     run(apart, "--quiet", "all")
-    first = apart / "results/cells/patching/layers_0-2/0000.parquet"
-    second = apart / "results/cells/patching/layers_0-2/0001.parquet"
+    first, second = (apart / f"results/clean/{shard}.safetensors" for shard in ("0000", "0001"))
     assert first.stat().st_mtime < second.stat().st_mtime
 
 
@@ -141,7 +143,10 @@ def test_a_notebook_reruns_its_reports_alone(finished, notebook, reports):
             ),
         ),
         ("drawing/figures", jobs(reports=REPORTS, collect_runtimes=1, render_runtime=1)),
-        ("meaning/statistics", jobs(summarize_effects=1, reports={"patching", "tracing"}, **STORY)),
+        (
+            "meaning/statistics",
+            jobs(tables=MEASURED, reports={"patching", "tracing"}, **EFFECTS),
+        ),
         ("telling/story", jobs(**STORY)),
     ],
 )

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.workflow
 
 TABLES = "results/tables/patching.csv"
 SMALL = {"levels: [0.1, 0.5, 1, 2, 5, 10, 20]": "levels: [2]", "draws: 10": "draws: 1",
+         "primary_level: 5": "primary_level: 2",
          "resamples: 2000": "resamples: 100"}  # fmt: skip
 
 

@@ -2,22 +2,170 @@
 const CELLS = "[role=grid] tbody td, [role=gridcell]";
 const box = document.getElementById("told");
 
+const main = document.querySelector("main");
+const LIMITS = JSON.parse(main.dataset.limits);
+const STEPS = 20;
+const titles = new WeakMap();
+let measure = "value";
+
 // A cell's title, with its row and column, becomes its name for reader software: the browser would
 // show the title a second time.
 function wordsOf(cell) {
   if (cell.title) {
-    const table = cell.closest("table");
-    let words = cell.title;
-    if (table) {
-      const layer = table.tFoot.rows[0].cells[cell.cellIndex].textContent;
-      const { measure } = cell.closest("[data-measure]").dataset;
-      words = `layer ${layer}, ${cell.parentElement.cells[0].textContent}\n${measure}: ${words}`;
-    }
-    cell.setAttribute("aria-label", words);
+    titles.set(cell, cell.title);
     cell.removeAttribute("title");
   }
-  return cell.getAttribute("aria-label");
+  let words = titles.get(cell);
+  const table = cell.closest("table");
+  if (words && table) {
+    const layer = table.tFoot.rows[0].cells[cell.cellIndex].textContent;
+    const [value, ...details] = words.split("\n");
+    const name = nameOf(cell.closest("[data-measure]"));
+    const shown = measure === "value" ? value : signed(otherOf(cell));
+    const place = `layer ${layer}, ${cell.parentElement.cells[0].textContent}`;
+    words = [place, `${name}: ${shown}`, ...details].join("\n");
+  }
+  if (words) cell.setAttribute("aria-label", words);
+  return words;
 }
+
+function nameOf(group) {
+  const { measure: name } = group.dataset;
+  return measure === "value" ? name : name.replace("p(", `${measure.replace("_", " ")} (`);
+}
+
+// ---- another measure in all maps -----------------------------------------------------------------
+
+function otherOf(cell) {
+  const table = cell.closest("table");
+  const number = table.getAttribute(`data-${measure}`).split(" ")[placeOf(cell)];
+  return number === "-" ? NaN : Number(number);
+}
+function placeOf(cell) {
+  const row = cell.parentElement;
+  return row.sectionRowIndex * (row.cells.length - 1) + cell.cellIndex - 1;
+}
+function signed(number) {
+  return Number.isNaN(number) ? "" : `${number > 0 ? "+" : ""}${number}`.replace("-", "−");
+}
+function brief(number) {
+  const words = Math.abs(number) < 9.95 ? number.toFixed(1) : number.toFixed(0);
+  return words.replace(/^-?0\.0$/, "0").replace("-", "−");
+}
+
+const first = new WeakMap();
+function show(table) {
+  const numbers = table.getAttribute(`data-${measure}`)?.split(" ");
+  const cells = table.tBodies[0].querySelectorAll("td");
+  cells.forEach((cell, place) => {
+    if (!first.has(cell)) first.set(cell, [cell.firstChild?.data ?? "", cell.className]);
+    let [text, colour] = first.get(cell);
+    if (numbers && text) {
+      const step = Math.round(STEPS * Math.max(-1, Math.min(1, numbers[place] / LIMITS[measure])));
+      text = numbers[place] === "-" ? " " : brief(Number(numbers[place]));
+      colour = step ? `${step > 0 ? "gain" : "loss"}${Math.abs(step)}` : "";
+    }
+    if (cell.firstChild) cell.firstChild.data = text;
+    if (colour) cell.className = colour;
+    else cell.removeAttribute("class");
+  });
+}
+document.querySelector(".switch")?.addEventListener("change", ({ target }) => {
+  measure = target.value;
+  document.querySelectorAll(".map table").forEach(show);
+  for (const group of document.querySelectorAll("[data-measure]")) {
+    group.querySelector(".key .measure").textContent = nameOf(group);
+    const [low, , high] = group.querySelector(".key .ends").children;
+    low.textContent = `−${LIMITS[measure]}`;
+    high.textContent = `+${LIMITS[measure]}`;
+  }
+});
+
+// ---- one map of several, by a slider over the noise levels ---------------------------------------
+
+for (const group of document.querySelectorAll("section.group")) {
+  const maps = [...group.querySelectorAll(":scope > .maps > .at")];
+  if (maps.length < 2) continue;
+  const label = document.createElement("label");
+  label.className = "slider";
+  const input = document.createElement("input");
+  const output = document.createElement("output");
+  input.type = "range";
+  input.min = 0;
+  input.max = maps.length - 1;
+  input.value = Math.max(0, maps.findIndex((one) => "primary" in one.dataset));
+  label.append("noise level", input, output);
+  const choose = () => {
+    maps.forEach((one, place) => { one.hidden = place !== Number(input.value); });
+    output.value = `σ = ${maps[input.value].dataset.level}`;
+    input.setAttribute("aria-valuetext", output.value);
+  };
+  input.addEventListener("input", choose);
+  group.querySelector(".maps").before(label);
+  choose();
+}
+
+// ---- the overview: sorting and a filter ----------------------------------------------------------
+
+const rows = document.querySelector("#rows tbody");
+const numberIn = (text) => parseFloat(text.replace("−", "-"));
+function sortBy(head) {
+  const column = head.cellIndex;
+  const down = head.getAttribute("aria-sort") === "ascending";
+  const keyed = [...rows.rows].map((row) => [row, row.cells[column].textContent]);
+  const numeric = head.matches(".number");
+  keyed.sort(([, a], [, b]) => {
+    const order = numeric ? numberIn(a) - numberIn(b) : a.localeCompare(b);
+    // What has no value stands last, whichever way.
+    if (Number.isNaN(order)) return Number.isNaN(numberIn(a)) - Number.isNaN(numberIn(b));
+    return down ? -order : order;
+  });
+  rows.append(...keyed.map(([row]) => row));
+  head.parentElement.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+}
+for (const head of document.querySelectorAll("#rows thead tr:last-child th:not(.fixed)")) {
+  head.tabIndex = 0;
+  head.addEventListener("click", () => sortBy(head));
+  head.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    sortBy(head);
+  });
+}
+document.getElementById("filter")?.addEventListener("input", ({ target }) => {
+  const wanted = target.value.toLowerCase();
+  let found = 0;
+  for (const row of rows.rows) {
+    row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    found += !row.hidden;
+  }
+  document.getElementById("found").textContent = wanted ? `${found} of ${rows.rows.length}` : "";
+});
+
+// ---- examples that are folded away ---------------------------------------------------------------
+
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const details = target?.closest("details");
+  if (!details) return;
+  details.open = true;
+  target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
+document.addEventListener("click", ({ target }) => {
+  // Also where the address stays the same.
+  if (target.closest("a")?.hash && target.closest("a").hash === location.hash) unfold();
+});
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details:not([open])").forEach((details) => {
+    details.open = true;
+    addEventListener("afterprint", () => { details.open = false; }, { once: true });
+  });
+});
+
+// ---- labels and the keyboard ---------------------------------------------------------------------
 
 function tell(cell) {
   const words = wordsOf(cell);

@@ -27,14 +27,13 @@ rule measure_at_once:
     params:
         images=lambda wildcards: picture_contents(PLAN.picture_shards["0000"]),
         rows=PLAN.shards["0000"],
-        unrelated=PLAN.unrelated_to("0000"),
+        null=PLAN.null_of("0000"),
         null_pictures={name: PLAN.null_pictures(name, "0000") for name in PLAN.experiments},
         runs={name: described(run) for name, run in PLAN.corrupted.items()},
         experiments={
             name: PLAN.asked(name, part) for name, parts in PLAN.parts.items() for part in parts
         },
         layers=list(range(config["model"]["layers"]["encoder"])),
-        null_draws=config["controls"]["null_draws"],
         metrics=config["metrics"],
         files=AT_ONCE,
         model=model_for("measure_at_once.py"),

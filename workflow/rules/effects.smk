@@ -4,6 +4,7 @@
 rule measure_effects:
     input:
         tokens="results/tokens/{shard}.csv",
+        baseline="results/baseline/{shard}.csv",
         runs=lambda wildcards: PLAN.run_files(wildcards.shard, "parquet"),
         cells=lambda wildcards: [
             path
@@ -34,8 +35,10 @@ rule measure_effects:
     params:
         experiments={name: described(asked) for name, asked in PLAN.experiments.items()},
         cells=lambda wildcards: cell_parts(wildcards.shard),
+        examples=lambda wildcards: PLAN.described_examples(wildcards.shard),
+        primary=PLAN.primary_levels,
         roles=config["effects"]["roles"],
-        total_effect=config["effects"]["total_effect"],
+        rules=PLAN.effect_rules,
         code=code_of("measure_effects.py"),
     message:
         "measuring the effects, shard {wildcards.shard}"
@@ -59,6 +62,18 @@ rule summarize_effects:
             category="Tables",
             labels={"table": "summary"},
         ),
+        families=report(
+            "results/tables/families.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "families"},
+        ),
+        negatives=report(
+            "results/tables/negatives.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "negatives"},
+        ),
         run_means=report(
             "results/tables/run_means.csv",
             caption="../report/table.rst",
@@ -75,10 +90,11 @@ rule summarize_effects:
         runtime=growing(60),
     params:
         n=len(PLAN.examples),
-        corrupted={name: bool(asked.corrupted) for name, asked in PLAN.experiments.items()},
+        experiments={name: described(asked) for name, asked in PLAN.experiments.items()},
+        primary=PLAN.primary_levels,
+        pictures={row["example"]: row["image"] for row in PLAN.rows},
         runs=[described(run) for run in PLAN.averaged_runs],
-        resamples=config["effects"]["resamples"],
-        seed=config["effects"]["seed"],
+        rules=PLAN.effect_rules,
         code=code_of("summarize_effects.py"),
     message:
         "averaging the effects over the examples"

@@ -7,9 +7,9 @@ rule intervene:
         images=lambda wildcards: PLAN.picture_files(
             wildcards.shard, "safetensors", wildcards.experiment
         ),
-        states=lambda wildcards: PLAN.clean_files(wildcards.shard, "safetensors"),
-        tokens="results/tokens/{shard}.csv",
-        runs="results/runs/clean/{shard}.parquet",
+        states=lambda wildcards: PLAN.clean_files(wildcards.shard, "states"),
+        tokens=lambda wildcards: PLAN.clean_files(wildcards.shard, "tokens"),
+        runs=lambda wildcards: PLAN.clean_files(wildcards.shard, "runs"),
         facts=lambda wildcards: PLAN.clean_facts(wildcards.shard, wildcards.experiment),
     output:
         table="results/cells/{experiment}/{part}/{shard}.parquet",
@@ -25,11 +25,10 @@ rule intervene:
         runtime=growing(30),
     params:
         rows=lambda wildcards: PLAN.shards[wildcards.shard],
-        unrelated=lambda wildcards: PLAN.unrelated_to(wildcards.shard),
+        null=lambda wildcards: PLAN.null_of(wildcards.shard),
         null_pictures=lambda wildcards: PLAN.null_pictures(wildcards.experiment, wildcards.shard),
         experiment=lambda wildcards: PLAN.asked(wildcards.experiment, wildcards.part),
         layers=lambda wildcards: PLAN.parts[wildcards.experiment][wildcards.part].layers,
-        null_draws=config["controls"]["null_draws"],
         metrics=config["metrics"],
         model=model_for("intervene.py"),
         place=place_of_model,

@@ -1,5 +1,7 @@
 # All stages, in order; the entries beside them (Snakefile, workflow/Snakefile) say what is asked.
 
+from html import unescape
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -31,6 +33,7 @@ if config["published"]:
 
 include: "reports.smk"
 include: "story.smk"
+include: "archive.smk"
 include: "supplement.smk"
 include: "runtime.smk"
 include: "estimate.smk"
@@ -44,8 +47,17 @@ TARGETS = [
 ]
 
 
+def first_finding(page):
+    """The first finding that a run's page tells, without marks; "" where it tells none."""
+    text = Path(page).read_text(encoding="utf-8")
+    found = re.search(r'class="findings">\s*<li>(.*?)</li>', text, re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", found[1])).split()) if found else ""
+
+
 onsuccess:
     if Path("reports/index.html").exists():
+        if finding := first_finding("reports/index.html"):
+            logger.info(f"Found: {finding}")
         beside = ", ".join([*PLAN.pages, "runtime"])
         logger.info(
             f"Reports: reports/index.html ({beside} beside it), tables in results/tables/"

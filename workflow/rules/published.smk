@@ -1,13 +1,17 @@
 # Against what was published: each number beside the run's, a verdict on each quantity, a report.
 
-from blip_tracing.meaning.replication.published import check_run, read_published
+from blip_tracing.meaning.replication.published import (
+    check_run,
+    like_published,
+    read_published,
+)
 
 with ending_in_one_line():
     PUBLISHED = read_published(config["published"])
-    sites = {name: asked.sites for name, asked in PLAN.experiments.items()}
-    check_run(PUBLISHED, config["published"], PLAN.examples, sites)
+    check_run(PUBLISHED, config["published"], PLAN.examples, PLAN.experiments)
 
-COMPARED = ["runs", "tokens", "baseline", *PLAN.experiments]
+LIKE_PUBLISHED = like_published(PLAN.experiments)
+COMPARED = ["runs", "tokens", "baseline", *sum(LIKE_PUBLISHED.values(), [])]
 
 
 rule compare_published:
@@ -28,6 +32,7 @@ rule compare_published:
         runtime=growing(30),
     params:
         tables=COMPARED,
+        like=LIKE_PUBLISHED,
         contents=contents_of(config["published"]),
         resamples=config["effects"]["resamples"],
         seed=config["effects"]["seed"],

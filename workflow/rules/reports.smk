@@ -13,7 +13,10 @@ SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown]
 SHOWN_PICTURE_FACTS = PLAN.picture_facts(PLAN.shown)
 PARAMETERS = {
     "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
-    "replication": {"source": config["published"]},
+    "replication": {
+        "source": config["published"],
+        "like": LIKE_PUBLISHED if config["published"] else {},
+    },
     **{
         name: {
             "examples": SHOWN,

@@ -58,8 +58,8 @@ rule run_corrupted:
         model="results/model.json",
         images=lambda wildcards: PLAN.picture_files(wildcards.shard, "safetensors"),
         states=["results/clean/{shard}.safetensors"],
-        tokens="results/tokens/{shard}.csv",
-        runs="results/runs/clean/{shard}.parquet",
+        tokens=["results/tokens/{shard}.csv"],
+        runs=["results/runs/clean/{shard}.parquet"],
         facts=lambda wildcards: [
             *PLAN.picture_files(wildcards.shard, "json"),
             f"results/clean/{wildcards.shard}.json",

@@ -23,7 +23,8 @@ rule tell_story:
             "reports/index.html",
             caption="../report/index.rst",
             category="Reports",
-            labels={"report": "index"},
+            # Digits go before letters.
+            labels={"report": "1 The whole run"},
         ),
     log:
         "results/logs/tell_story.log",

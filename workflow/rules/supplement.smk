@@ -2,19 +2,15 @@
 
 from snakemake.common import __version__ as SNAKEMAKE_VERSION
 
+from blip_tracing.given.origin import origin_of
+
 # Given files of which the archive holds what they were when it was written.
 SUPPLEMENT_TEXTS = {
-    "sheet": config["examples"],
     "methods": own("report/methods.md.j2"),
     "pages": own("report/story.typ"),
     "tables": own("report/tables.tex.j2"),
     "references": own("report/references.bib"),
 }
-PROJECT_FILES = [
-    *(own(f"../{name}") for name in ("Snakefile", "LICENSE", "requirements.txt")),
-    *(own(path) for path in sorted((WORKFLOW.parent / "envs").glob("*.yaml"))),
-    *(own(path) for path in sorted((WORKFLOW / "rules").glob("*.smk"))),
-]
 
 
 rule write_supplement:
@@ -24,7 +20,8 @@ rule write_supplement:
         facts=PLAN.facts(PLAN.told),
         pictures=SHOWN_PICTURE_FILES,
         picture_facts=SHOWN_PICTURE_FACTS,
-        project=PROJECT_FILES,
+        project=lambda wildcards: list(project_files().values()),
+        given=lambda wildcards: [ancient(path) for path in given_files()[0].values()],
     output:
         archive="reports/supplement.zip",
     log:
@@ -36,7 +33,14 @@ rule write_supplement:
         runtime=growing(60),
     params:
         **STORY_PARAMS,
-        contents=contents_of(*SUPPLEMENT_TEXTS.values(), *PROJECT_FILES),
+        contents=lambda wildcards: content_digest(
+            [*SUPPLEMENT_TEXTS.values(), *project_files().values(), *given_files()[0].values()]
+        ),
+        project=lambda wildcards: list(project_files()),
+        given=lambda wildcards: list(given_files()[0]),
+        again=lambda wildcards: config_again(),
+        lacking=lambda wildcards: lacking(),
+        origin=lambda wildcards: origin_of(WORKFLOW.parent),
         facts={
             "pictures": len(PLAN.checksums),
             "given_answers": any(

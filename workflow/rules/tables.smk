@@ -38,6 +38,31 @@ use rule collect_table as collect_cells with:
     log:
         "results/logs/collect_cells/{table}.log",
     wildcard_constraints:
-        table=one_of(filter(PLAN.is_large, PLAN.tables)),
+        table=one_of(name for name in PLAN.tables if PLAN.is_large(name) and name != "effects"),
     # `use rule` does not hand it on.
     localrule: True
+
+
+# Their marks wait for the run's negative controls, which all shards are needed for.
+rule collect_effects:
+    input:
+        parts=PLAN.table_parts("effects"),
+        facts=PLAN.table_facts("effects"),
+        negatives="results/tables/negatives.csv",
+        summary_facts="results/tables/summary.provenance.json",
+    output:
+        table=f"results/tables/effects.{config['tables']['format']}",
+        facts="results/tables/effects.provenance.json",
+    log:
+        "results/logs/collect_effects/effects.log",
+    localrule: True
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        n=len(PLAN.examples),
+        orders=PLAN.orders,
+        code=code_of("collect_effects.py"),
+    message:
+        "collecting the table effects"
+    script:
+        "../scripts/collect_effects.py"

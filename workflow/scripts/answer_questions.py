@@ -1,7 +1,7 @@
 """Answer a shard's base and source questions, with no intervention (the tutorial's first part).
 
-Writes the top ten answer tokens, how both runs score both answers, the questions' tokens, and the
-clean states and logits from which every intervention resumes.
+Writes the top ten answer tokens, how both runs, and one of the picture alone, score both answers,
+the questions' tokens, and the clean states and logits from which every intervention resumes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from blip_tracing.machinery.tables import write_table
 from blip_tracing.machinery.tensors import read_image, write_tensors
 from blip_tracing.models.family import Pictures, TracedModel
 from blip_tracing.models.loaded import Loaded, open_model
-from blip_tracing.vocabulary.experiment import QUESTIONS
+from blip_tracing.vocabulary.experiment import PICTURE_ONLY, QUESTIONS
 
 TOP = 10
 
@@ -41,8 +41,8 @@ class CleanOutput:
 class Answered:
     """One question's clean run.
 
-    question: base or source; text: its words; tokens: one row a position; states: (L + 1, T, D);
-    logits: (V,) of the first answer token.
+    question: base, source or picture_only; text: its words; tokens: one row a position; states:
+    (L + 1, T, D); logits: (V,) of the first answer token.
     """
 
     question: str
@@ -87,22 +87,32 @@ def rank_answers(tokenizer: Tokenizer, answered: Answered) -> pd.DataFrame:
     )
 
 
-def score_pair(
-    tokenizer: Tokenizer, pair: Sequence[Answered], given: Sequence[str], metrics: Sequence[str]
+def score_runs(
+    tokenizer: Tokenizer,
+    pair: Sequence[Answered],
+    alone: Answered,
+    given: Sequence[str],
+    metrics: Sequence[str],
 ) -> pd.DataFrame:
-    """How each of the two runs scores both answers: those of the sheet, else the model's own."""
+    """How the runs of the pair, and of the picture alone, score both answers.
+
+    The answers are those of the sheet, else the model's own to the pair's questions. The picture
+    alone, whose scores are to be held against a base question's, has that one's beside them.
+    """
     ids = [
         answer_token_id(tokenizer, word) if word else int(answered.logits.argmax())
         for answered, word in zip(pair, given, strict=True)
     ]
-    logits = torch.stack([answered.logits for answered in pair])[None]
+    base, source = (answered.logits for answered in pair)
     judge = Judge(metrics, torch.tensor([ids]), [""])
-    scores = judge.score(logits, logits, "clean runs")
+    logits = torch.stack([base, source, alone.logits])[None]
+    scores = judge.score(logits, torch.stack([base, source, base])[None], "clean runs")
+    ids = [*ids, ids[0]]
     return pd.DataFrame(
         {
-            "run": [answered.question for answered in pair],
-            "question": [answered.question for answered in pair],
-            "text": [answered.text for answered in pair],
+            "run": [answered.question for answered in (*pair, alone)],
+            "question": [*(answered.question for answered in pair), ""],
+            "text": [answered.text for answered in (*pair, alone)],
             "answer": [token_name(tokenizer, token_id) for token_id in ids],
             "answer_id": ids,
             **{name: values[0].numpy() for name, values in scores.columns.items()},
@@ -111,13 +121,17 @@ def score_pair(
 
 
 def tables_of(
-    tokenizer: Tokenizer, row: Mapping[str, str], pair: Sequence[Answered], metrics: Sequence[str]
+    tokenizer: Tokenizer,
+    row: Mapping[str, str],
+    pair: Sequence[Answered],
+    alone: Answered,
+    metrics: Sequence[str],
 ) -> dict[str, pd.DataFrame]:
     """One row's part of the tables `baseline`, `runs` and `tokens`."""
     given = [row[f"{question}_answer"] for question in QUESTIONS]
     tables = {
         "baseline": pd.concat([rank_answers(tokenizer, answered) for answered in pair]),
-        "runs": score_pair(tokenizer, pair, given, metrics),
+        "runs": score_runs(tokenizer, pair, alone, given, metrics),
         "tokens": pd.concat(
             [put_first(answered.tokens, question=answered.question) for answered in pair]
         ),
@@ -155,11 +169,13 @@ def answer_shard(
             answer(loaded.traced, pictures, tokenizer, question, row[f"{question}_question"])
             for question in QUESTIONS
         ]
-        for answered in pair:
+        alone = answer(loaded.traced, pictures, tokenizer, PICTURE_ONLY, "")
+        for answered in (*pair, alone):
             check_finite(answered.logits[None], [row["example"]], f"{answered.question} question")
+        for answered in pair:
             tensors[states_of(row["example"], answered.question)] = answered.states
             tensors[logits_of(row["example"], answered.question)] = answered.logits
-        tables.append(tables_of(tokenizer, row, pair, metrics))
+        tables.append(tables_of(tokenizer, row, pair, alone, metrics))
     paths = {"baseline": output.baseline, "runs": output.runs, "tokens": output.tokens}
     for name, path in paths.items():
         write_table(pd.concat([part[name] for part in tables], ignore_index=True), path)

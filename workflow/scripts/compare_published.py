@@ -7,7 +7,7 @@ from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files, digests
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import read_table, write_table
-from blip_tracing.meaning.replication.compare import compare, judge
+from blip_tracing.meaning.replication.compare import as_published, compare, judge
 from blip_tracing.meaning.replication.published import read_published
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ def main(snakemake: Any) -> None:
         check_files(files.facts, paths.values())
         published = read_published(files.published)
         examples = list(published["example"].unique())
-        run = {name: read_table(path, examples) for name, path in paths.items()}
+        tables = {name: read_table(path, examples) for name, path in paths.items()}
+        run = as_published(tables, params.like)
         compared = compare(published, run, params.resamples, params.seed)
         verdicts = judge(compared, run, params.seed)
         for verdict in verdicts.to_dict("records"):

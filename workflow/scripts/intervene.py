@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,23 @@ import pandas as pd
 import torch
 
 from blip_tracing.engine.cells import Batch, Measured, measure
-from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Null, Row
+from blip_tracing.engine.clean_runs import (
+    DONOR_KEYS,
+    CleanFiles,
+    CleanRuns,
+    Null,
+    Row,
+)
 from blip_tracing.engine.controls import Control, check_control, tolerance_of
 from blip_tracing.engine.scores import Scores
 from blip_tracing.machinery.logs import log_to
-from blip_tracing.machinery.tables import cells_table, write_table
+from blip_tracing.machinery.tables import cells_table, sort_rows, write_table
+from blip_tracing.meaning.roles import roles_of
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import Experiment, experiment_from
 from blip_tracing.vocabulary.metrics import columns_of
 from blip_tracing.vocabulary.sites import SITES, places_of
-from blip_tracing.vocabulary.tables import NULL
+from blip_tracing.vocabulary.tables import UNRELATED
 
 # Columns that say which run of the receiver, and where in it, in the order of the tables.
 RUN = ["noise_level", "draw"]
@@ -29,23 +37,31 @@ PLACE = ["layer", "position"]
 class Asked:
     """What a job does: an experiment, at the levels that it has here, in some layers.
 
-    null_draws: draws, from the first, at which the null is measured too; dtype: the model's, for
-    what rounding may do to a control.
+    null_draws: draws, from the first, at which the null is measured too, None for all; dtype: the
+    model's, for what rounding may do to a control.
     """
 
     experiment: Experiment
     layers: list[int]
-    null_draws: int
+    null_draws: int | None
     metrics: list[str]
     dtype: str
 
     @property
     def variants(self) -> dict[str, list]:
         """The axes of the receiver's variants; none where nothing is corrupted."""
+        return self._variants(self.experiment.draws)
+
+    @property
+    def null_variants(self) -> dict[str, list]:
+        """Those at which the null is measured."""
+        draws = self.experiment.draws
+        return self._variants(draws if self.null_draws is None else self.null_draws)
+
+    def _variants(self, draws: int) -> dict[str, list]:
         if self.experiment.corrupted is None:
             return {}
-        levels, draws = self.experiment.levels, self.experiment.draws
-        return {"noise_level": list(levels), "draw": list(range(draws))}
+        return {"noise_level": list(self.experiment.levels), "draw": list(range(draws))}
 
 
 @dataclass(frozen=True)
@@ -136,21 +152,53 @@ def control_rows(
         columns = {key: values.numpy() for key, values in control.scores.columns.items()}
         told = {"difference": control.difference.numpy(), "effect": control.effect.numpy()}
         rows = cells_table(axes, {**columns, **told})
-        tables.append(rows.assign(control=name, donor=rows["example"], tolerance=tolerance))
+        rows = rows.assign(donor=rows["example"], donor_token="", donor_role="")
+        tables.append(rows.assign(control=name, tolerance=tolerance))
     if parts[0].null:
-        drawn = {**variants, "draw": list(range(asked.null_draws))} if variants else {}
-        nulls = [part.null for part in parts if part.null]
-        rows = arrange(nulls, {"example": batch.examples, **drawn}, asked.layers)
-        tables.append(rows.assign(control=NULL, donor=rows["example"].map(runs.null.examples)))
+        tables.append(null_rows(parts, runs, asked, batch).assign(control=UNRELATED))
     whole = pd.concat(tables, ignore_index=True)
     whole = whole.assign(experiment=asked.experiment.name, site=site)
     order = [
-        "experiment", "example", "control", "donor", "site", *RUN, *PLACE,
-        *columns_of(asked.metrics), "difference", "tolerance", "effect",
+        "experiment", "example", "control", "donor", "donor_number", "donor_token", "donor_role",
+        "matched", "site", *RUN, *PLACE, *columns_of(asked.metrics), "difference", "tolerance",
+        "effect",
     ]  # fmt: skip
-    types = dict.fromkeys(("draw", *PLACE), "Int32") | {"noise_level": "float64"}
+    types = dict.fromkeys(("donor_number", "draw", *PLACE), "Int32") | {"noise_level": "float64"}
     types |= dict.fromkeys(("difference", "tolerance", "effect"), "float32")
-    return whole.reindex(columns=order).astype(types)
+    return whole.reindex(columns=order).astype({**types, "matched": "boolean"})
+
+
+def null_rows(
+    parts: Sequence[Measured], runs: CleanRuns, asked: Asked, batch: Batch
+) -> pd.DataFrame:
+    """One site's null: a row an example, level and draw (or donor), layer and position."""
+    count = len(runs.donors[batch.examples[0]])
+    axes = asked.null_variants or {"donor_number": list(range(count))}
+    nulls = [part.null for part in parts if part.null]
+    rows = arrange(nulls, {"example": batch.examples, **axes}, asked.layers)
+    if asked.variants:
+        rows["donor_number"] = rows["draw"] % count
+    else:  # as layers of other jobs follow on
+        rows = sort_rows(rows, {"example": batch.examples, "layer": asked.layers})
+    donors = runs.donor_table(batch.examples)
+    return rows.merge(donors, how="left", on=DONOR_KEYS, validate="many_to_one")
+
+
+def null_of(
+    described: Mapping[str, Any], pictures: Mapping[str, str], experiment: Experiment
+) -> Null:
+    """The null as the rule describes it, and roles as `effects.roles` tells them.
+
+    described: pools, donors, seed, draws and roles, as `Plan.null_of` has them.
+    """
+    return Null(
+        described["pools"],
+        pictures,
+        described["donors"],
+        described["seed"],
+        experiment.receiver.question,
+        partial(roles_of, rules=described["roles"]),
+    )
 
 
 def intervene_shard(
@@ -163,8 +211,7 @@ def intervene_shard(
 ) -> None:
     """Measure a shard's cells and write them, their controls and facts."""
     runs = CleanRuns(loaded.traced, files, rows, null, first_layer=min(asked.layers))
-    levels = max(1, len(asked.experiment.levels))
-    variants = levels * (asked.experiment.draws + asked.null_draws)
+    variants = max(1, len(asked.experiment.levels)) * asked.experiment.draws
 
     def work(batch: Batch) -> list[pd.DataFrame]:
         return measure_batch(loaded, runs, asked, batch)
@@ -183,7 +230,7 @@ def main(snakemake: Any) -> None:
     asked = Asked(
         experiment_from(params.experiment),
         params.layers,
-        params.null_draws,
+        params.null["draws"],
         params.metrics,
         params.model["dtype"],
     )
@@ -197,7 +244,7 @@ def main(snakemake: Any) -> None:
             loaded,
             clean,
             params.rows,
-            Null(params.unrelated, params.null_pictures),
+            null_of(params.null, params.null_pictures, asked.experiment),
             asked,
             CellsOutput(**snakemake.output),
         )

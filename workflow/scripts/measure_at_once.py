@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from answer_questions import CleanOutput, answer_shard
 from encode_images import encode_shard
-from intervene import Asked, CellsOutput, intervene_shard
+from intervene import Asked, CellsOutput, intervene_shard, null_of
 from run_corrupted import corrupt_shard
 
-from blip_tracing.engine.clean_runs import CleanFiles, Null
+from blip_tracing.engine.clean_runs import CleanFiles
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.models.loaded import open_model
 from blip_tracing.vocabulary.experiment import experiment_from, run_from
@@ -30,8 +30,8 @@ def main(snakemake: Any) -> None:
         files = CleanFiles(
             [images["states"]],
             [clean.states],
-            clean.tokens,
-            clean.runs,
+            [clean.tokens],
+            [clean.runs],
             [images["facts"], clean.facts],
         )
         for name, run in params.runs.items():
@@ -43,12 +43,12 @@ def main(snakemake: Any) -> None:
             asked = Asked(
                 experiment_from(experiment),
                 params.layers,
-                params.null_draws,
+                params.null["draws"],
                 params.metrics,
                 params.model["dtype"],
             )
             output = CellsOutput(**params.files["cells"][name])
-            null = Null(params.unrelated, params.null_pictures[name])
+            null = null_of(params.null, params.null_pictures[name], asked.experiment)
             intervene_shard(loaded, files, params.rows, null, asked, output)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,19 +17,47 @@ from blip_tracing.meaning.effects import (
     average_draws,
     average_roles,
     classify,
+    inclusion,
     list_excluded,
     measure_cells,
+    run_facts,
 )
 from blip_tracing.meaning.roles import assign_roles
-from blip_tracing.vocabulary.experiment import experiment_from
+from blip_tracing.meaning.summary import Rules
+from blip_tracing.vocabulary.experiment import Experiment, experiment_from
 
 Cells = Mapping[str, Sequence[tuple[str, str]]]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """What is known of a shard's examples beside their cells.
+
+    roles: example, position, token_role; examples: example, picture, group; primary: the number of
+    each experiment's primary level.
+    """
+
+    runs: pd.DataFrame
+    baseline: pd.DataFrame
+    roles: pd.DataFrame
+    examples: pd.DataFrame
+    primary: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Effects of an experiment, all layers of the levels that they are of, and their means."""
+
+    effects: pd.DataFrame
+    role_means: pd.DataFrame
+    cell_means: pd.DataFrame
+    excluded: pd.DataFrame
+
+
 def measure_shard(
-    experiments: Mapping[str, Mapping[str, Any]], cells: Cells, runs: pd.DataFrame
-) -> Iterator[pd.DataFrame]:
-    """Yield measured cells, all layers of the levels that they are of, experiment by experiment.
+    experiments: Mapping[str, Mapping[str, Any]], cells: Cells, shard: Shard, rules: Rules
+) -> Iterator[Measured]:
+    """Yield what was measured, experiment by experiment.
 
     experiments: as `described`; cells: each one's files of cells and of controls. A job does all
     layers of some levels, whose file is in memory alone; without levels, it does some layers.
@@ -41,34 +70,60 @@ def measure_shard(
                 pd.concat(map(read_table, paths), ignore_index=True)
                 for paths in zip(*files, strict=True)
             )
-            yield measure_cells(experiment, measured, controls, runs)
+            yield measure_experiment(experiment, measured, controls, shard, rules)
+
+
+def measure_experiment(
+    experiment: Experiment,
+    cells: pd.DataFrame,
+    controls: pd.DataFrame,
+    shard: Shard,
+    rules: Rules,
+) -> Measured:
+    """Measure some levels' cells, or all of an experiment without levels."""
+    primary = shard.primary[experiment.name]
+    rule = inclusion(experiment, shard.runs, shard.baseline, primary, rules.total_effect)
+    examples = shard.examples.join(rule["included"], on="example")
+    measured = measure_cells(experiment, cells, controls, shard.runs)
+    classified = classify(measured, shard.roles, examples, rules.total_effect)
+    effects = average_draws(classified, rules.least_effect, rules.resamples, rules.seed)
+    facts = run_facts(experiment, shard.runs)
+    return Measured(
+        effects[EFFECTS],
+        average_roles(effects),
+        average_cells(effects, facts, controls, experiment),
+        list_excluded(effects, rule, experiment.corrupted is not None),
+    )
 
 
 def main(snakemake: Any) -> None:
     """Write the shard's effects, their means and exclusions, and their facts."""
     files, output, params = snakemake.input, snakemake.output, snakemake.params
+    rules = Rules(**params.rules)
     with log_to(snakemake.log[0]):
         check_files(files.facts, sorted(set(files) - set(files.facts)))
-        runs = pd.concat([read_table(path) for path in files.runs], ignore_index=True)
-        roles = assign_roles(read_table(files.tokens), params.roles)
+        shard = Shard(
+            pd.concat([read_table(path) for path in files.runs], ignore_index=True),
+            read_table(files.baseline),
+            assign_roles(read_table(files.tokens), params.roles),
+            pd.DataFrame(params.examples, columns=["example", "picture", "group"]),
+            params.primary,
+        )
         excluded = []
         with ExitStack() as stack:
             add_effects, add_roles, add_cells = (
                 stack.enter_context(table_writer(path))
                 for path in (output.effects, output.role_means, output.cell_means)
             )
-            for measured in measure_shard(params.experiments, params.cells, runs):
-                cells = classify(measured, roles, params.total_effect)
-                effects = average_draws(cells)
-                add_effects(effects[EFFECTS])
-                add_roles(average_roles(cells))
-                add_cells(average_cells(cells))
-                excluded.append(list_excluded(effects, runs))
+            for measured in measure_shard(params.experiments, params.cells, shard, rules):
+                add_effects(measured.effects)
+                add_roles(measured.role_means)
+                add_cells(measured.cell_means)
+                excluded.append(measured.excluded)
         write_table(pd.concat(excluded), output.excluded)
         written = [output.effects, output.role_means, output.cell_means, output.excluded]
         facts = merge_facts(files.facts, written)
-        rules = {"total_effect": params.total_effect, "roles": params.roles}
-        write_facts({**facts, **rules}, output.facts)
+        write_facts({**facts, **params.rules, "roles": params.roles}, output.facts)
 
 
 if "snakemake" in globals():

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from blip_tracing.engine.cells import Batch, score_run
-from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Null, Row
+from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Row
+from blip_tracing.engine.draws import clean_spread
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import cells_table, read_table, write_table
 from blip_tracing.models.loaded import Loaded, open_model
@@ -27,8 +28,9 @@ def corrupt_shard(
 ) -> None:
     """Write the run's part of the table `runs`, and its facts."""
     assert run.corruption is not None
-    clean = CleanRuns(loaded.traced, files, rows, Null({}, {}))
-    asked = read_table(files.runs).set_index(["run", "example"]).loc[run.question, SAME]
+    clean = CleanRuns(loaded.traced, files, rows)
+    own, *_ = files.runs
+    asked = read_table(own).set_index(["run", "example"]).loc[run.question, SAME]
 
     def work(batch: Batch) -> list[pd.DataFrame]:
         return [scored(loaded, run, metrics, batch)]
@@ -41,14 +43,16 @@ def corrupt_shard(
 
 
 def scored(loaded: Loaded, run: Run, metrics: Sequence[str], batch: Batch) -> pd.DataFrame:
-    """One row an example, level and draw."""
+    """One row an example, level and draw; state_sd: of the states before they are changed."""
     scores = score_run(loaded.traced, batch, run, metrics)
     axes: Mapping[str, list] = {
         "example": batch.examples,
         "noise_level": list(run.levels),
         "draw": list(range(run.draws)),
     }
-    return cells_table(dict(axes), {name: part.numpy() for name, part in scores.columns.items()})
+    rows = cells_table(dict(axes), {name: part.numpy() for name, part in scores.columns.items()})
+    spreads = dict(zip(batch.examples, clean_spread(batch, run).tolist(), strict=True))
+    return rows.assign(state_sd=rows["example"].map(spreads).astype("float32"))
 
 
 def main(snakemake: Any) -> None:

@@ -11,7 +11,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -83,6 +84,8 @@ def type_of(annotation: Any) -> str:
     if get_origin(annotation) is list:
         inner = type_of(get_args(annotation)[0])
         return f"list of {inner}" if "`" in inner else f"list of {inner}s"
+    if get_origin(annotation) in (Union, UnionType):  # of a type with None, for what is left out
+        return type_of(get_args(annotation)[0])
     return TYPES.get(annotation, "rule")
 
 
@@ -90,7 +93,7 @@ def default_of(field: Any) -> str:
     """A key's default as configuration writes it."""
     if field.default is PydanticUndefined:
         return "required"
-    if field.default == "":
+    if field.default in ("", None):
         return "none"
     if isinstance(field.default, list) and not all(
         isinstance(value, str | int | float) for value in field.default

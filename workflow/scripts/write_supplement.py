@@ -6,13 +6,16 @@ The same results and the same configuration give the same bytes.
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import yaml
 
 from blip_tracing.drawing.figures import save_figure
 from blip_tracing.drawing.journal_figures import WIDTHS, journal_figures
@@ -20,22 +23,26 @@ from blip_tracing.given.pictures import check_answered
 from blip_tracing.machinery.files import check_files, sha256_of, written_whole
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.printing import latex
-from blip_tracing.printing.crate import METADATA, Described, describe
+from blip_tracing.printing.crate import METADATA, Described, Origin, RunFiles, describe
 from blip_tracing.printing.document import write_document
 from blip_tracing.telling.finished_run import read_run, stage_of
 from blip_tracing.telling.methods import methods_of
-from blip_tracing.telling.story import Run, Story, tell
+from blip_tracing.telling.story import tell
+from blip_tracing.telling.told import Run, Story
 from blip_tracing.vocabulary.tables import meaning_of
 
 # The first moment that a zip archive can hold: those of the files would differ between runs.
 UNDATED = (1980, 1, 1, 0, 0, 0)
 READABLE_BY_ALL = 0o644
-ENTRY = "workflow/Snakefile"
+# The folder in which the workflow can be run again, as it stands in the project.
+AGAIN = "run"
+ENTRY = f"{AGAIN}/workflow/Snakefile"
+CONFIG = f"{AGAIN}/config/config.yaml"
 DESCRIPTION = (
     "Supplement to a causal tracing of BLIP: what the workflow blip-causal-tracing measured and "
     "how. Dates in this description and in the archive are constants, so that the same results "
-    "make the same bytes; the day of publication, the authors and the licence of the results are "
-    "for their authors to add."
+    "make the same bytes. Authors and licence are those of the workflow; the day of publication is "
+    "for the authors of the results to add."
 )
 LATEX = {
     "answers.tex": "table of the questions and answers",
@@ -45,14 +52,21 @@ LATEX = {
     "replication.tex": "table of the published quantities",
     "tables.tex": "all tables as one document, by booktabs and longtable",
 }
-PINNED = (".txt", ".yaml")
-PROJECT = {
-    ".txt": "the pinned versions of the software",
-    ".yaml": "the pinned versions of some rules’ software",
-    ".smk": "rules of the workflow",
-    "Snakefile": "the workflow’s entry",
-    "LICENSE": "the licence of the workflow",
-}
+# By the beginning of a file's name under AGAIN; the first that fits.
+PROJECT = (
+    (r"config/.*\.md$", "the manual: every key, column and table"),
+    (r"workflow/Snakefile|Snakefile", "the workflow’s entry"),
+    (r"workflow/rules/", "a stage of the workflow"),
+    (r"workflow/scripts/blip_tracing/", "the library beneath the scripts"),
+    (r"workflow/scripts/", "what a rule runs"),
+    (r"workflow/notebooks/", "a report’s notebook"),
+    (r"workflow/", "what the reports and checks are made with"),
+    (r"envs/|requirements", "the pinned versions of the software"),
+    (r"profiles/", "settings of Snakemake for a machine"),
+    (r"LICENSE", "the licence of the workflow"),
+    (r"CITATION\.cff", "what to cite"),
+)
+GIVEN = "given to the run, as the configuration or the sheet names it"
 
 Parts = dict[str, Described]
 
@@ -69,9 +83,9 @@ class Templates:
     references: str
 
 
-def print_figures(run: Run, story: Story, folder: Path) -> Iterator[tuple[str, Described]]:
+def print_figures(story: Story, folder: Path) -> Iterator[tuple[str, Described]]:
     """Draw the figures at the widths of a journal's columns: their names, and what they are."""
-    for figure in journal_figures(story, run.tables, list(run.pictures), run.experiments):
+    for figure in journal_figures(story):
         caption = figure.caption
         for column, width in WIDTHS.items():
             name = f"figures/{column}/{figure.name}"
@@ -107,7 +121,6 @@ def write_parts(
             methods_of(run, story, templates.methods, facts),
             "the methods, to be cited from",
         ),
-        "config.yaml": (story.config, "the configuration, with its defaults filled in"),
     }
     for name, text in tables_in_latex(run, templates.tables).items():
         words[f"latex/{name}"] = (text, LATEX[name])
@@ -121,29 +134,70 @@ def write_parts(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         parts[name] = Described(path, description)
-    return {**parts, **dict(print_figures(run, story, folder))}
+    return {**parts, **dict(print_figures(story, folder))}
 
 
-def files_of_the_run(
-    tables: Mapping[str, str], facts: Iterable[str], sheet: str, project: Iterable[str]
-) -> Parts:
+class Again(NamedTuple):
+    """What the run can be made again from: paths by their names below AGAIN.
+
+    project: the workflow's own files; given: the sheet, its pictures, a local checkpoint, published
+    numbers; config: with the names of the given files; lacking: what is given and not in the
+    archive, in words.
+    """
+
+    project: Mapping[str, str]
+    given: Mapping[str, str]
+    config: Mapping[str, Any]
+    lacking: tuple[str, ...] = ()
+
+
+def files_of_the_run(tables: Mapping[str, str], facts: Iterable[str], again: Again) -> Parts:
     """The files that the archive takes as they are, by their names in it."""
-    parts = {"examples.tsv": Described(Path(sheet), "the sheet of examples")}
+    parts = {}
     for name, path in tables.items():
         parts[f"tables/{Path(path).name}"] = Described(Path(path), meaning_of(name))
     for path in facts:
         words = f"model, versions, device, seed and digests behind the tables of {stage_of(path)}"
         parts[f"tables/{Path(path).name}"] = Described(Path(path), words)
-    for own in map(Path, project):
-        folder = "environment" if own.suffix in PINNED else "workflow"
-        parts[f"{folder}/{own.name}"] = Described(own, PROJECT[own.suffix or own.name])
+    for name, path in again.project.items():
+        words = next(words for start, words in PROJECT if re.match(start, name))
+        parts[f"{AGAIN}/{name}"] = Described(Path(path), words)
+    for name, path in again.given.items():
+        parts[f"{AGAIN}/{name}"] = Described(Path(path), GIVEN)
     return parts
 
 
-def readme_of(title: str, parts: Parts) -> str:
-    """A list of what the archive holds."""
-    lines = [f"- `{name}`: {part.description}" for name, part in sorted(parts.items())]
-    return f"# {title}\n\n{DESCRIPTION}\n\n" + "\n".join(lines) + "\n"
+def readme_of(title: str, parts: Parts, origin: Origin, lacking: Iterable[str]) -> str:
+    """What to read first, what is cited from, and how the run is made again."""
+    source = origin.repository
+    source += f" (commit {origin.commit})" if source and origin.commit else origin.commit
+    lines = [
+        f"# {title}",
+        "",
+        "1. Read `supplement.pdf`: what was asked, what came out, example by example.",
+        "2. Cite from `methods.md` with `references.bib`.",
+        "3. Print `figures/` (for a journal's one and two columns) and `latex/` (tables).",
+        "4. `tables/` are the data: one row a measurement, their columns described in "
+        f"`{AGAIN}/config/README.md`, each with its provenance beside it (`*.provenance.json`).",
+        f"5. `{AGAIN}/` runs it again: in that folder, `pip install -r requirements.txt` and "
+        "`snakemake --cores all`.",
+        "",
+        *[f"Not in the archive: {words}." for words in lacking],
+        *([f"The workflow: {source}."] if source else []),
+        f"`{METADATA}` describes every file to machines, `SHA256SUMS` checks them "
+        "(`sha256sum --check SHA256SUMS`). Dates in both are constants, so that the same results "
+        "make the same bytes.",
+        "",
+        "| file | what it is |",
+        "| --- | --- |",
+        *[
+            f"| `{name}` | {part.description} |"
+            for name, part in sorted(parts.items())
+            if not name.startswith(f"{AGAIN}/")
+        ],
+        f"| `{AGAIN}/` | the workflow with its configuration, sheet and pictures |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def checksums_of(parts: Parts) -> str:
@@ -169,6 +223,8 @@ def write_supplement(
     templates: Templates,
     facts: Mapping[str, Any],
     destination: str | os.PathLike[str],
+    again: Again,
+    origin: Origin,
 ) -> None:
     """Write the archive, whole or not at all.
 
@@ -182,11 +238,18 @@ def write_supplement(
 
         def add(name: str, text: str, description: str) -> None:
             path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             parts[name] = Described(path, description)
 
-        add("README.md", readme_of(story.title, parts), "what the archive holds")
-        crate = describe(parts, ENTRY, story.title, DESCRIPTION, facts["snakemake"])
+        config = yaml.safe_dump(dict(again.config), sort_keys=False, allow_unicode=True, width=88)
+        add(CONFIG, config, "the configuration, with its defaults filled in")
+        given = [CONFIG, *(f"{AGAIN}/{name}" for name in again.given)]
+        made = [name for name in parts if not name.startswith(f"{AGAIN}/")]
+        readme = readme_of(story.title, parts, origin, again.lacking)
+        add("README.md", readme, "what to read, and how to run it again")
+        files = RunFiles(ENTRY, given, made)
+        crate = describe(parts, files, story.title, DESCRIPTION, facts["snakemake"], origin)
         add(METADATA, crate, "the same for machines (RO-Crate)")
         add("SHA256SUMS", checksums_of(parts), "checksums of all other files")
         write_archive(parts, destination)
@@ -201,12 +264,20 @@ def main(snakemake: Any) -> None:
         tables = {name: files[name] for name in params.tables}
         check_files([*files.facts, *files.picture_facts], tables.values())
         check_answered(files.picture_facts, files.pictures)
+        again = Again(
+            dict(zip(params.project, files.project, strict=True)),
+            dict(zip(params.given, files.given, strict=True)),
+            params.again,
+            tuple(params.lacking),
+        )
         write_supplement(
             read_run(tables, files.facts, params),
-            files_of_the_run(tables, files.facts, files.sheet, files.project),
+            files_of_the_run(tables, files.facts, again),
             Templates(files.pages, files.tables, files.methods, files.references),
             params.facts,
             snakemake.output.archive,
+            again,
+            Origin(**params.origin),
         )
 
 

@@ -47,7 +47,7 @@ from plotnine import (
     guides,
     labs,
     scale_color_manual,
-    scale_fill_cmap,
+    scale_fill_gradientn,
     scale_linetype_manual,
     scale_shape_manual,
     scale_x_continuous,
@@ -57,7 +57,7 @@ from plotnine import (
     theme_minimal,
 )
 
-from blip_tracing.drawing.palette import BLUE, GREY, HAIRLINE, INK, ORANGE, PALE_INK, PALETTE
+from blip_tracing.drawing.palette import BLUE, GAINS, GREY, HAIRLINE, INK, ORANGE, PALE_INK
 from blip_tracing.given.pictures import small_picture
 from blip_tracing.machinery.files import written_whole
 from blip_tracing.telling.fonts import FONT, font_file
@@ -409,12 +409,13 @@ def maps(
     width: float | None = None,
     side: str = "position and token",
     levels: Sequence[float] = TENTHS,
-    palette: str = PALETTE,
+    colors: Sequence[str] = GAINS,
 ) -> ggplot:
     """Layer × position heatmaps of column `p`, a facet for each `panel`.
 
     labels: of the positions, whose axis is called `side`; levels: the values that the legend
-    shows, from the lowest to the highest; width: in inches, without a title, else as wide as
+    shows, from the lowest to the highest; colors: evenly from the lowest to the highest; width: in
+    inches, without a title, else as wide as
     the content asks.
     """
     layers = sorted(cells["layer"].unique())
@@ -442,8 +443,8 @@ def maps(
         + scale_y_reverse(
             breaks=list(labels), labels=list(labels.values()), minor_breaks=[], expand=(0, 0)
         )
-        + scale_fill_cmap(
-            palette,
+        + scale_fill_gradientn(
+            list(colors),
             limits=(levels[0], levels[-1]),
             breaks=list(levels),
             labels=_every_second(levels),

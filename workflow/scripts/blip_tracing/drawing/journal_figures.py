@@ -1,12 +1,12 @@
 """The supplement's figures: the reports' look at the widths of a journal's columns.
 
 They have no titles: their captions say what they show. Text keeps its printed size at both widths.
-Nothing is white in a map, and its lightness falls as values go from there, so that a greyscale
-print tells what is large; of changes of both signs losses are orange, gains purple.
+Maps are of changes: none is white, losses are orange, gains purple, darker the larger, and all have
+one scale, that of the page.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 from plotnine import (
     aes,
     element_blank,
@@ -31,25 +30,22 @@ from plotnine import (
     scale_color_manual,
     scale_linetype_manual,
     scale_shape_manual,
+    scale_x_continuous,
     scale_y_continuous,
     theme,
 )
 
 from blip_tracing.drawing.figures import (
-    answer_maps,
     bare_frame,
-    level_maps,
     log_axis,
     log_places,
     look,
     maps,
     ordered,
 )
-from blip_tracing.drawing.palette import HAIRLINE, INK, LINES, ORANGE, PALETTE
-from blip_tracing.telling.phrases import put_words, run_words
-from blip_tracing.telling.story import MapGroup, Story
-from blip_tracing.telling.words import CLEAN_RUN, is_corrupted_alone, pair_of
-from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.drawing.palette import HAIRLINE, INK, LINES, ORANGE, changes
+from blip_tracing.telling.told import MARK, DepthCurve, MapGroup, Story
+from blip_tracing.telling.words import CLEAN_RUN, NULL_LINE, is_corrupted_alone
 
 # Inches: 89 mm and 183 mm.
 WIDTHS = {"one_column": 3.5, "two_columns": 7.2}
@@ -65,9 +61,10 @@ ALONE_SHAPES = ("s", "X", "*")
 AXIS_MARGIN = 0.8
 # So far two runs stand apart at a noise level, in powers of ten.
 APART = 0.05
-MOST_COLOURS, LEAST_COLOURED = 10, 0.005
-# Matplotlib's name: from orange over white to purple.
-BOTH_SIGNS = "PuOr"
+# Of the colours in a legend, to each side of zero.
+LEVELS = 4
+# Inches that a layer's number takes.
+LAYER_ROOM = 0.25
 
 
 @dataclass(frozen=True)
@@ -79,61 +76,56 @@ class JournalFigure:
     draw: Callable[[float], ggplot]
 
 
-def journal_figures(
-    story: Story,
-    tables: Mapping[str, pd.DataFrame],
-    examples: Sequence[str],
-    experiments: Sequence[Experiment],
-) -> Iterator[JournalFigure]:
-    """The main figures: of all examples together first, then of these examples one by one.
-
-    tables: `runs` and those of the experiments.
-    """
-    for group in story.averages:
+def journal_figures(story: Story) -> Iterator[JournalFigure]:
+    """The main figures: of all examples together first, then of the shown ones one by one."""
+    for curve in story.depths:
         yield JournalFigure(
-            f"roles_{group.title.replace(', ', '_').replace(' ', '_').lower()}",
-            f"{group.caption} {group.marks}".rstrip(),
-            partial(role_maps, group),
+            f"depth_{file_name(curve.title)}",
+            f"{curve.title}. {curve.caption}",
+            partial(depth_curve, curve),
+        )
+    for group in story.averages:
+        words = filter(None, (f"{group.title}.", group.caption, story.marks_caption, group.marks))
+        yield JournalFigure(
+            f"roles_{file_name(group.title)}", " ".join(words), partial(change_maps, group)
         )
     if not story.means.empty:
-        yield JournalFigure("noise_levels", story.means_caption, partial(mean_levels, story.means))
-    for example in examples:
-        for experiment in experiments:
-            for site in experiment.sites:
-                yield _of_example(example, tables, experiment, site)
+        draw = partial(mean_levels, story.means, story.floors)
+        yield JournalFigure("noise_levels", story.means_caption, draw)
+    for example in story.examples:
+        pair = example.pair
+        for group in example.maps:
+            yield JournalFigure(
+                f"{file_name(group.title)}_{pair.example}",
+                f"{pair.example}: “{pair.base_question}” → {pair.base_answer}; "
+                f"“{pair.source_question}” → {pair.source_answer}. {group.title}. "
+                f"{group.caption} {group.marks}",
+                partial(change_maps, group),
+            )
 
 
-def _of_example(
-    example: str, tables: Mapping[str, pd.DataFrame], experiment: Experiment, site: str
-) -> JournalFigure:
-    cells, runs = tables[experiment.name], tables["runs"]
-    pair = pair_of(runs, example)
-    answer = pair.answer(experiment.followed)
-    over = "; mean over the draws of the noise" if experiment.draws > 1 else ""
-    draw = level_maps if experiment.corrupted else answer_maps
-    return JournalFigure(
-        f"{experiment.name}_{site}_{example}",
-        f"{pair.example}: probability of {answer} in {run_words(experiment.receiver)} "
-        f"(“{pair.text(experiment.receiver.question)}”) with {put_words(experiment, site)} "
-        f"(“{pair.text(experiment.donor.question)}”), at each layer and token position{over}.",
-        partial(draw, cells, runs, experiment, example, site),
-    )
+def file_name(title: str) -> str:
+    """`Patching, encoder.mlp` as a part of a file's name."""
+    return title.replace(", ", "_").replace(" ", "_").lower()
 
 
-def role_maps(group: MapGroup, width: float) -> ggplot:
-    """A group of the story's maps, a facet each, with circles in the marked cells.
+def change_maps(group: MapGroup, width: float) -> ggplot:
+    """A group of the story's maps, with circles or diamonds in the marked cells.
 
-    width: inches.
+    width: inches. A narrow figure has the map of the level that conclusions are drawn at alone; a
+    wide one a facet a level, without those at which the noise hid nothing.
     """
-    titles = [part.title or group.title for part in group.maps]
+    told = [one for one in group.maps if not one.idle] or list(group.maps)
+    if width <= WIDTHS["one_column"]:
+        told = [one for one in told if one.primary] or told[:1]
+    titles = [part.title or group.title for part in told]
     cells = pd.concat(
-        [part.cells.assign(panel=title) for title, part in zip(titles, group.maps, strict=True)]
+        [part.cells.assign(panel=title) for title, part in zip(titles, told, strict=True)]
     )
     cells = cells.rename(columns={"value": "p", "place": "position"})
     cells["panel"] = ordered(cells["panel"], titles)
     rows = cells.drop_duplicates("position").sort_values("position")
-    levels = colour_levels(cells["p"])
-    return maps(
+    plot = maps(
         cells,
         dict(zip(rows["position"], rows["label"], strict=True)),
         title="",
@@ -141,27 +133,77 @@ def role_maps(group: MapGroup, width: float) -> ggplot:
         legend=group.measure,
         width=width,
         side=group.rows,
-        levels=levels,
-        palette=BOTH_SIGNS if levels[0] < 0 else PALETTE,
-    ) + geom_point(
-        data=cells[cells["marked"]], shape="o", fill="white", color=INK, size=1.3, stroke=0.3
+        levels=colour_levels(group.limit),
+        colors=changes(),
+    )
+    marked = cells[cells["marked"]]
+    if marked.empty:
+        return plot
+    shape = "o" if group.mark == MARK else "D"
+    return plot + geom_point(
+        data=marked, shape=shape, fill="white", color=INK, size=1.3, stroke=0.3
     )
 
 
-def colour_levels(values: pd.Series) -> list[float]:
-    """Round numbers, evenly apart, that hold the values: from zero, or as far to both of its sides
-    where one of them, rounded, is negative.
-    """
-    most = max(values.abs().max(), LEAST_COLOURED)
-    least = -most if values.min() <= -LEAST_COLOURED else 0
-    levels = MaxNLocator(MOST_COLOURS, steps=[1, 2, 2.5, 5, 10]).tick_values(least, most)
-    return [round(float(level), 6) for level in levels]
+def colour_levels(limit: float) -> list[float]:
+    """What the legend of changes shows, evenly from -limit to limit, zero in the middle."""
+    return [round(limit * step / LEVELS, 6) for step in range(-LEVELS, LEVELS + 1)]
 
 
-def mean_levels(means: pd.DataFrame, width: float) -> ggplot:
-    """Mean p(base answer) by noise level with 95 % intervals, of the story's `means`.
+def depth_curve(curve: DepthCurve, width: float) -> ggplot:
+    """The share of examples that turns, by layer: a line a role, dashed the null's.
 
     width: inches.
+    """
+    runs = list(curve.lines["run"].unique())
+    null = sum(run.startswith(NULL_LINE) for run in runs)
+    roles = len(runs) - null
+    columns = min(len(runs), max(1, int(width / (NAME_KEY + NAME_LETTER * max(map(len, runs))))))
+    more = max(0, math.ceil(len(runs) / columns) - NAMED_LINES)
+    rows = curve.lines.assign(run=ordered(curve.lines["run"], runs))
+    layers = sorted(rows["layer"].unique())
+    beside = position_dodge(width=0.4)
+    every = math.ceil(LAYER_ROOM * len(layers) / width)
+    plot = (
+        ggplot(rows, aes("layer", "mean", color="run", linetype="run", shape="run"))
+        + geom_linerange(
+            aes(ymin="low", ymax="high"),
+            data=rows.dropna(subset=["low", "high"]),
+            linetype="solid",
+            alpha=0.45,
+            size=1.2,
+            show_legend=False,
+            position=beside,
+        )
+        + geom_point(size=1.6, position=beside)
+        + scale_x_continuous(breaks=layers[::every], minor_breaks=[])
+        + scale_y_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], minor_breaks=[])
+        + scale_color_manual(values=[*cycled(LINES, roles), *[ORANGE] * null], limits=runs)
+        + scale_linetype_manual(
+            values=[*cycled(SITE_LINES, roles), *["dashed"] * null], limits=runs
+        )
+        + scale_shape_manual(
+            values=[*cycled(SITE_SHAPES, roles), *cycled(ALONE_SHAPES, null)], limits=runs
+        )
+        + guides(color=guide_legend(ncol=columns))
+        + labs(x="layer", y="share of examples turned")
+        + look()
+        + bare_frame(width, MEANS_HEIGHT + more * NAME_HEIGHT)
+        + theme(
+            panel_grid_major=element_line(color=HAIRLINE, size=0.4),
+            panel_grid_minor=element_blank(),
+            legend_title=element_blank(),
+            legend_position="bottom",
+            legend_box_spacing=0.1 / width,
+        )
+    )
+    return plot + geom_line(size=0.7, position=beside) if len(layers) > 1 else plot
+
+
+def mean_levels(means: pd.DataFrame, floors: pd.DataFrame, width: float) -> ggplot:
+    """Mean p(base answer) by noise level with 95 % intervals, of the story's `means`.
+
+    floors: the story's: thin lines of single examples; width: inches.
     """
     runs = list(means["run"].unique())
     # After the clean run, before the corrupted ones alone.
@@ -209,7 +251,18 @@ def mean_levels(means: pd.DataFrame, width: float) -> ggplot:
             legend_box_spacing=0.1 / width,
         )
     )
-    return plot + geom_line(size=0.7, position=beside) if len(levels) > 1 else plot
+    if len(levels) == 1:
+        return plot
+    if len(floors):
+        plot += geom_line(
+            aes("noise_level", "mean", group="example"),
+            data=floors,
+            color=ORANGE,
+            size=0.3,
+            alpha=0.5,
+            inherit_aes=False,
+        )
+    return plot + geom_line(size=0.7, position=beside)
 
 
 def cycled(looks: Iterable[Any], count: int) -> list[Any]:

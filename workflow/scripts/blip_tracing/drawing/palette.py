@@ -13,11 +13,17 @@ PALETTE = "Purples"
 GAINS = ("#ffffff", "#efedf5", "#dadaeb", "#bcbddc", "#9e9ac8", "#807cba", "#6950a3", "#53268f",
          "#3f007d")  # fmt: skip
 LOSSES = ("#ffffff", ORANGE)
+STOPS = 16
 
 
 def fill(share: float) -> str:
     """The colour of a change: orange at −1, white at 0, dark purple at 1."""
     return _between(GAINS if share > 0 else LOSSES, abs(share))
+
+
+def changes() -> list[str]:
+    """The colours of changes from −1 to 1, evenly: white is in the middle, for none."""
+    return [fill(stop / STOPS) for stop in range(-STOPS, STOPS + 1)]
 
 
 def ink_on(color: str) -> str:

@@ -37,12 +37,14 @@ from plotnine import (
 )
 
 from blip_tracing.drawing.figures import FACET_GAP, TICK_SIZE, look, maps, ordered, titled_frame
-from blip_tracing.drawing.palette import BLUE, HAIRLINE, INK, ORANGE
+from blip_tracing.drawing.palette import BLUE, HAIRLINE, INK, ORANGE, changes
 from blip_tracing.meaning.replication.compare import (
     DIFFERS,
     OUTSIDE,
     SHIFTED,
     Tables,
+    best_shift,
+    correlation,
     draws_of,
     redrawn,
 )
@@ -50,8 +52,6 @@ from blip_tracing.telling.words import pair_of, position_labels, printable, rows
 
 PUBLISHED, RUN = "published", "this run"
 NONE_OF_IT = "this run has none of it"
-# Blue where the run is below what was published, red where it is above, white between.
-DIFFERENCES = "RdBu_r"
 STEPS = 4
 # A map of differences no larger than this is white, not a map of rounding.
 LEAST_SCALE = 0.01
@@ -107,11 +107,12 @@ def patching_difference(compared: pd.DataFrame, run: Tables, example: str) -> gg
         subtitle=[
             f"{len(wrong)} of {len(cells)} cells differ by more than the published error"
             + (", marked ×" if len(wrong) else ""),
+            *_fit(rows[rows["quantity"] == "patching"]),
             *_missing(cells),
         ],
         legend=f"difference in p({_token(rows)})",
         levels=_scale(cells["p"]),
-        palette=DIFFERENCES,
+        colors=changes(),
     )
     return plot + _crosses(wrong)
 
@@ -133,6 +134,7 @@ def mean_cells(compared: pd.DataFrame, run: Tables, example: str) -> ggplot:
             f"“{pair.base_question}”",
             f"σ = {rows['noise_level'].iloc[0]:g}; ×: published outside the run’s prediction "
             "interval",
+            *_fit(rows),
             *_missing(cells),
         ],
         legend=f"p({_token(rows)})",
@@ -380,6 +382,19 @@ def _crosses(cells: pd.DataFrame) -> geom_point:
     return geom_point(
         aes("layer", "position"), data=cells, shape="x", color=INK, size=1.2, show_legend=False
     )
+
+
+def _fit(rows: pd.DataFrame) -> list[str]:
+    """How alike a published map and the run's are, and whether a shift makes them more so."""
+    there = rows.dropna(subset="reproduced")
+    if there.empty:
+        return []
+    r = correlation(*(there[name].to_numpy(float) for name in ("published", "reproduced")))
+    alike = "" if np.isnan(r) else f"correlation {r:.2f}; "
+    shift = best_shift(rows)
+    layers = "layer" if abs(shift) == 1 else "layers"
+    where = "with no shift" if shift == 0 else f"{shift:+.0f} {layers} off"
+    return [f"{alike}closest {where}"]
 
 
 def _missing(cells: pd.DataFrame) -> list[str]:

@@ -8,13 +8,13 @@ Shapes: examples G, variants M (levels N times draws S), tokens T, answers K, vo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from blip_tracing.engine.batch import UNRELATED, Batch
+from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.batches import in_batches, variants_a_batch
 from blip_tracing.engine.controls import Control, distance
 from blip_tracing.engine.draws import Variant, run_corrupted
@@ -32,7 +32,8 @@ CLEAN: tuple[Variant, ...] = ((0.0, 0),)
 class Measured:
     """What is measured at one place: cells (G, M, T), the null (G, M', T) or None, controls (G, N).
 
-    The null's variants are those of the first draws; a control is at the first draw of each level.
+    The null's variants are those of the first draws, draw d with donor d mod K; where there are no
+    draws, its K donors. A control is at the first draw of each level.
     """
 
     cells: Scores
@@ -93,14 +94,14 @@ def measure(
     batch: Batch,
     experiment: Experiment,
     places: Mapping[Place, str],
-    null_draws: int,
+    null_draws: int | None,
     metrics: Sequence[str],
 ) -> dict[Place, Measured]:
     """Put each position of the donor, and of the null, into the receiver, at each place.
 
     places: with the name of each, for errors; null_draws: the draws, from the first, at which an
-    unrelated example's states are put in too. A run is made once a level and draw, whatever the
-    number of places.
+    unrelated example's states are put in too, None for all. A run is made once a level and draw,
+    whatever the number of places.
     """
     variants = variants_of(experiment)
     work = partial(_measure_variants, model, batch, experiment, places, null_draws, metrics)
@@ -114,7 +115,7 @@ def _measure_variants(
     batch: Batch,
     experiment: Experiment,
     places: Mapping[Place, str],
-    null_draws: int,
+    null_draws: int | None,
     metrics: Sequence[str],
     variants: list[Variant],
 ) -> dict[Place, Measured]:
@@ -122,27 +123,69 @@ def _measure_variants(
     donor = run_variants(model, batch, experiment.donor, variants)
     judge, target = batch.judge(metrics), donor.logits()
     first = [row for row, (_, draw) in enumerate(variants) if draw == 0]
-    drawn = [row for row, (_, draw) in enumerate(variants) if draw < null_draws]
-    unrelated = batch.runs.get(UNRELATED)
-    null_rows = drawn if unrelated else []
-    # The donor's rows, then the null's, in one batch.
-    rows = [*range(len(variants)), *null_rows]
-    of = [receiver.of[row] for row in rows]
+    nulls = _nulls(batch, experiment, variants, null_draws)
+    size = variants_a_batch(model, len(batch.examples), batch.tokens)
     measured = {}
     for place, name in places.items():
+        put = partial(_put, model, receiver, target, place, judge, name)
         donors = donor.at(model, place)
-        brought = donors
-        if unrelated and null_rows:
-            others = model.states_at(unrelated, place)[:, [0] * len(null_rows)]
-            brought = torch.cat([donors, others], dim=1)
-        logits = model.patch_each(receiver.run, place, brought, of)
-        scores = judge.score(logits, target[:, rows, None], name)
-        measured[place] = Measured(
-            cells=scores[:, : len(variants)],
-            null=scores[:, len(variants) :] if null_rows else None,
-            controls=_controls(model, receiver, donor, donors, target, place, judge, name, first),
-        )
+        cells = put(donors, list(range(len(variants))))
+        null = None
+        if batch.unrelated and nulls:
+            null = _put_unrelated(put, batch.unrelated.at(model, place), nulls, size)
+        controls = _controls(model, receiver, donor, donors, target, place, judge, name, first)
+        measured[place] = Measured(cells, null, controls)
     return measured
+
+
+def _nulls(
+    batch: Batch, experiment: Experiment, variants: Sequence[Variant], null_draws: int | None
+) -> list[tuple[int, int]]:
+    """The variants at which there is a null, each with the number of its donor."""
+    if batch.unrelated is None:
+        return []
+    count = batch.unrelated.count
+    if experiment.corrupted is None:
+        return [(0, number) for number in range(count)]
+    return [
+        (row, draw % count)
+        for row, (_, draw) in enumerate(variants)
+        if null_draws is None or draw < null_draws
+    ]
+
+
+def _put(
+    model: TracedModel,
+    receiver: Chosen,
+    target: torch.Tensor,
+    place: Place,
+    judge: Judge,
+    name: str,
+    states: torch.Tensor,
+    rows: list[int],
+) -> Scores:
+    """Score what comes of states (G, M, T, D) put into these variants, position by position."""
+    of = [receiver.of[row] for row in rows]
+    logits = model.patch_each(receiver.run, place, states, of)
+    return judge.score(logits, target[:, rows, None], name)
+
+
+def _put_unrelated(
+    put: Callable[[torch.Tensor, list[int]], Scores],
+    states: torch.Tensor,
+    nulls: Sequence[tuple[int, int]],
+    size: int,
+) -> Scores:
+    """Score the null, `size` rows at a time; states: of each donor (G, K, T, D).
+
+    It is apart from the cells, whose batches then do not depend on how many nulls there are.
+    """
+
+    def work(chosen: Sequence[tuple[int, int]]) -> Scores:
+        rows, donors = ([pair[end] for pair in chosen] for end in (0, 1))
+        return put(states[:, donors], rows)
+
+    return Scores.join(in_batches(work, nulls, size), dim=1)
 
 
 def _controls(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,7 +19,8 @@ def draw_noise(seed: int, example: str, draw: int, tokens: int, width: int) -> t
     """Return standard normal noise of shape (tokens, width), float32 on the CPU.
 
     The generator is keyed by (seed, example, draw) alone, so that all layers, positions, sites and
-    levels of a draw share their noise: the pairing of ROME (Meng et al. 2022, section 2.1;
+    levels of a draw share their noise (torch promises the same numbers within one release only, so
+    a test pins them): the pairing of ROME (Meng et al. 2022, section 2.1;
     `causal_trace.py`, which corrupts a batch once and restores within it).
     """
     key = hashlib.sha256(f"{seed}\n{example}\n{draw}".encode()).digest()
@@ -67,9 +68,21 @@ def _question_embeddings(
 ) -> RunStates:
     assert run.corruption is not None
     clean = batch.runs[run.question]
-    inputs = corrupt(run.corruption, batch.examples, clean.stream[0][:, 0], variants)
+    states = CHANGED[run.corruption.at](batch, run.question)
+    inputs = corrupt(run.corruption, batch.examples, states, variants)
     return model.run(inputs, clean.pictures)
 
 
-# How each place of `vocabulary.corruptions` is corrupted.
+def clean_spread(batch: Batch, run: Run) -> torch.Tensor:
+    """The standard deviation, of each example, of the clean states that the run changes: (G,)."""
+    assert run.corruption is not None
+    states = CHANGED[run.corruption.at](batch, run.question)
+    return states.double().flatten(1).std(dim=1, correction=0).cpu()
+
+
+# Of each place of `vocabulary.corruptions`: how it is corrupted, and which states (G, …) that
+# changes.
 PLACES = {QUESTION_EMBEDDINGS: _question_embeddings}
+CHANGED: dict[str, Callable[[Batch, str], torch.Tensor]] = {
+    QUESTION_EMBEDDINGS: lambda batch, question: batch.runs[question].stream[0][:, 0]
+}

@@ -41,9 +41,11 @@ def costs_of(plan: Plan, model: Architecture, tokens: Mapping[str, int]) -> list
         passes = len(run.levels) * run.draws
         operations = sum(passes * sizes.run(t) for t in tokens.values())
         costs.append(Cost(f"run_corrupted {run.name}", shards, 0, operations))
-    null_draws = plan.config["controls"]["null_draws"]
     for name, experiment in plan.experiments.items():
-        each = [sizes.experiment(experiment, null_draws, t) for t in tokens.values()]
+        each = [
+            sizes.experiment(experiment, nulls_of(plan, experiment, example), t)
+            for example, t in tokens.items()
+        ]
         operations = sum(part for part, _ in each)
         cells = sum(count for _, count in each)
         costs.append(Cost(f"intervene {name}", shards * len(plan.parts[name]), cells, operations))
@@ -51,6 +53,19 @@ def costs_of(plan: Plan, model: Architecture, tokens: Mapping[str, int]) -> list
         return costs
     cells, operations = sum(cost.cells for cost in costs), sum(cost.operations for cost in costs)
     return [Cost("measure_at_once", 1, cells, operations)]
+
+
+def nulls_of(plan: Plan, experiment: Experiment, example: str) -> int:
+    """How many nulls of an example a cell has, at each level.
+
+    One a draw at which there is one, whatever the number of donors; without draws one a donor.
+    """
+    if example not in plan.pools:
+        return 0
+    controls = plan.config["controls"]
+    if experiment.corrupted is None:
+        return min(controls["donors"], len(plan.pools[example].rows))
+    return min(controls.get("null_draws", experiment.draws), experiment.draws)
 
 
 class Sizes:
@@ -84,11 +99,14 @@ class Sizes:
         """A whole run of a question."""
         return self.text.layers * self.block(tokens) + self.decoder(tokens)
 
-    def experiment(self, experiment: Experiment, null_draws: int, tokens: int) -> tuple[float, int]:
-        """Operations, and cells, of one example: every place once, with controls and null."""
+    def experiment(self, experiment: Experiment, nulls: int, tokens: int) -> tuple[float, int]:
+        """Operations, and cells, of one example: every place once, with controls.
+
+        nulls: how many a cell has, at each level.
+        """
         levels = max(1, len(experiment.levels))
         variants = levels * experiment.draws
-        rows = (variants + levels * min(null_draws, experiment.draws)) * tokens
+        rows = (variants + levels * nulls) * tokens
         rows += CONTROL_ROWS * levels
         resumed = sum(
             (self.text.layers - place.index) * self.block(tokens) + self.decoder(tokens)

@@ -1,7 +1,8 @@
 """Where a path of the configuration or the sheet leads: into the study, else into the workflow."""
 
 import os
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
 # What ships with the workflow lies below it: the miniature, its pictures, the published numbers.
 WORKFLOW = Path(__file__).parents[4]
@@ -17,3 +18,20 @@ def found(path: str) -> str:
         return path
     own = str(WORKFLOW / path)
     return own if os.path.exists(own) else path  # noqa: PTH110
+
+
+def named(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Files by their names in a folder from which the run can be made again, and those of none.
+
+    A name leads from the study's folder, or where `found` took the workflow's own file, from the
+    workflow's. What lies elsewhere has none.
+    """
+    names, elsewhere = {}, []
+    for path in paths:
+        relative = os.path.relpath(path, WORKFLOW) if PurePath(path).is_absolute() else path
+        name = os.path.normpath(relative)
+        if PurePath(name).is_absolute() or name.startswith(os.pardir):
+            elsewhere.append(path)
+        else:
+            names[PurePath(name).as_posix()] = path
+    return names, elsewhere

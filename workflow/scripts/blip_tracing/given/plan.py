@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from blip_tracing.given.pictures import is_url, picture_path
 from blip_tracing.vocabulary.experiment import (
+    BASE,
     CLEAN,
+    PICTURE_ONLY,
     QUESTIONS,
+    SOURCE,
     Experiment,
     Run,
     described,
@@ -22,6 +27,7 @@ from blip_tracing.vocabulary.tables import CONTROLS, REASONS, TABLES
 
 Item = TypeVar("Item")
 Row = dict[str, str]
+Words = tuple[str, ...]
 
 NULL_BLOCK = 16
 # What the job that answers a shard's questions writes.
@@ -36,7 +42,9 @@ IMAGES = {"states": "safetensors", "facts": "json"}
 
 
 # A table that is made with another, whose facts vouch for it.
-MADE_WITH = {"run_means": "summary", "verdicts": "published"}
+MADE_WITH = {
+    "families": "summary", "negatives": "summary", "run_means": "summary", "verdicts": "published",
+}  # fmt: skip
 # An experiment's figures of an example: one, or several where a run is corrupted.
 ANSWERS = "answers"
 NOISY_FIGURES = ("means", "levels", "draws", "mean")
@@ -58,12 +66,20 @@ class Part:
     levels: list[float]
 
 
+@dataclass(frozen=True)
+class Pool:
+    """The rows that can be an example's null; relaxed: the question that they may ask, or ""."""
+
+    rows: list[Row]
+    relaxed: str
+
+
 class Plan:
     """Everything that follows from a checked configuration and the rows of its sheet.
 
-    shards: name → rows; picture_shards: name → pictures; unrelated: example → the row that is its
-    null; checksums: picture → the sheet's checksum, if any; remote_pictures:
-    file name → the row that names its address.
+    shards: name → rows; picture_shards: name → pictures; pools: example → the rows that can be its
+    null; groups: example → its group; checksums: picture → the sheet's checksum, if any;
+    remote_pictures: file name → the row that names its address.
     """
 
     def __init__(
@@ -77,13 +93,16 @@ class Plan:
         known: makes the mapping of a wildcard's values, by the wildcard's name, which may refuse
         one that is not there in words of its own.
         """
-        self.config, self.rows = config, list(rows)
+        self.config = config
+        # Apart from what jobs that run the model are asked: another group changes none of theirs.
+        self.groups = {row["example"]: row.get("group", "") for row in rows}
+        self.rows = [{key: row[key] for key in row if key != "group"} for row in rows]
         self.examples = [row["example"] for row in rows]
         self._known = known
         self.shards = known("shard", cut(self.rows, config["shard_size"]))
         pictures = cut(pictures_of(self.rows), config["shard_size"])
         self.picture_shards = known("shard", pictures)
-        self.unrelated = unrelated_rows(self.rows)
+        self.pools = donor_pools(self.rows)
         self.checksums = {row["image"]: row["image_sha256"] for row in rows}
         self.remote_pictures = {
             Path(picture_path(row["image"])).name: row
@@ -138,27 +157,42 @@ class Plan:
 
     # The files of a shard.
 
-    def unrelated_to(self, shard: str) -> dict[str, str]:
-        """Example → the unrelated example that is its null, for the rows of a shard."""
-        return {
-            row["example"]: self.unrelated[row["example"]]["example"]
+    def null_of(self, shard: str) -> dict[str, Any]:
+        """Where a shard's examples take their null from, and how it is chosen and measured.
+
+        pools: example → the names of its pool (`donors`) and what had to give way (`relaxed`).
+        """
+        pools = {
+            row["example"]: {
+                "donors": [other["example"] for other in self.pools[row["example"]].rows],
+                "relaxed": self.pools[row["example"]].relaxed,
+            }
             for row in self.shards[shard]
-            if row["example"] in self.unrelated
+            if row["example"] in self.pools
+        }
+        controls = self.config["controls"]
+        return {
+            "pools": pools,
+            "donors": controls["donors"],
+            "seed": controls["seed"],
+            "draws": controls.get("null_draws"),
+            "roles": self.config["effects"]["roles"],
         }
 
     def null_pictures(self, experiment: str, shard: str) -> dict[str, str]:
-        """Example → the picture of its unrelated example, where the null is run again for it.
+        """Example of a pool → its picture, where its run is made again to be the null.
 
         That is inside a block; between blocks its states are kept, and no picture is needed.
         """
         sites = self.experiments[experiment].sites
         if all(SITES[site].boundary is not None for site in sites):
             return {}
-        return {
-            row["example"]: self.unrelated[row["example"]]["image"]
-            for row in self.shards[shard]
-            if row["example"] in self.unrelated
-        }
+        return {other["example"]: other["image"] for other in self._donors_of(shard)}
+
+    def _donors_of(self, shard: str) -> list[Row]:
+        """The rows of all pools of a shard, each once."""
+        pools = (self.pools.get(row["example"]) for row in self.shards[shard])
+        return list({row["example"]: row for pool in pools if pool for row in pool.rows}.values())
 
     def picture_files(self, shard: str, suffix: str, experiment: str | None = None) -> list[str]:
         """The files, by suffix, of the picture shards that hold the pictures of a shard's rows.
@@ -171,15 +205,18 @@ class Plan:
         shards = {self._picture_shard_of[image] for image in images}
         return [f"results/images/{name}.{suffix}" for name in sorted(shards)]
 
-    def clean_files(self, shard: str, suffix: str) -> list[str]:
-        """The clean runs of a shard, and of those that hold its unrelated examples after it."""
-        others = {self._shard_of[name] for name in self.unrelated_to(shard).values()}
+    def clean_files(self, shard: str, kind: str) -> list[str]:
+        """The clean runs of a shard, and after it of those that hold its unrelated examples.
+
+        kind: which of the files in CLEAN_FILES.
+        """
+        others = {self._shard_of[row["example"]] for row in self._donors_of(shard)}
         shards = [shard, *sorted(others - {shard})]
-        return [f"results/clean/{name}.{suffix}" for name in shards]
+        return [CLEAN_FILES[kind].format(shard=name) for name in shards]
 
     def clean_facts(self, shard: str, experiment: str) -> list[str]:
         """What vouches for the files that a shard's interventions begin from."""
-        return self.picture_files(shard, "json", experiment) + self.clean_files(shard, "json")
+        return self.picture_files(shard, "json", experiment) + self.clean_files(shard, "facts")
 
     def cell_files(self, experiment: str, shard: str, folder: str, suffix: str) -> list[str]:
         """The files of an experiment's jobs for a shard."""
@@ -238,7 +275,7 @@ class Plan:
         sites = (site for experiment in self.experiments.values() for site in experiment.sites)
         return {
             "example": self.examples,
-            "run": [*QUESTIONS, *self.corrupted],
+            "run": [*QUESTIONS, PICTURE_ONLY, *self.corrupted],
             "experiment": list(self.experiments),
             "site": list(dict.fromkeys(sites)),
             "control": list(CONTROLS),
@@ -269,7 +306,7 @@ class Plan:
         """The tables that the run's story is read from."""
         told = list(self.tables)
         if self.experiments:
-            told += ["summary", "run_means"]
+            told += ["summary", "families", "negatives", "run_means"]
         return told + (["published", "verdicts"] if self.config["published"] else [])
 
     def facts(self, tables: Iterable[str]) -> list[str]:
@@ -316,6 +353,8 @@ class Plan:
         files |= {f"render/{page}": f"reports/{page}.html" for page in self.pages}
         for table in self.tables:
             rule = "collect_cells" if self.is_large(table) else "collect_table"
+            if table == "effects":
+                rule = "collect_effects"
             files[f"{rule}/{table}"] = self.table(table)
         if self.experiments:
             files["summarize_effects"] = self.table("summary")
@@ -354,6 +393,23 @@ class Plan:
             "cells": cells,
         }  # fmt: skip
 
+    @property
+    def primary_levels(self) -> dict[str, int]:
+        """Experiment → the number of the level that conclusions are drawn at; 0 without levels."""
+        asked = self.config["effects"].get("primary_level")
+        return {name: each.primary(asked) for name, each in self.experiments.items()}
+
+    @property
+    def effect_rules(self) -> dict[str, Any]:
+        """The configuration's numbers behind means and marks."""
+        names = ("total_effect", "least_effect", "resamples", "seed")
+        return {name: self.config["effects"][name] for name in names}
+
+    def described_examples(self, shard: str) -> list[list[str]]:
+        """A shard's examples, each with its picture and its group."""
+        rows = self.shards[shard]
+        return [[row["example"], row["image"], self.groups[row["example"]]] for row in rows]
+
     def is_large(self, table: str) -> bool:
         """Whether a table has a row a cell."""
         return table in self.experiments or TABLES[table].large
@@ -389,29 +445,53 @@ def level_label(level: float) -> str:
     return repr(float(level))
 
 
-def unrelated_rows(rows: Sequence[Row]) -> dict[str, Row]:
-    """Example → the sheet's row that is its null: a near one with another picture.
+def donor_pools(rows: Sequence[Row]) -> dict[str, Pool]:
+    """Example → the rows that can be its null, as far as is known before a model runs.
 
-    It is looked for in the example's own block of 16 rows first, so that shards of 16 rows, or of
-    a multiple, do not need each other; blocks of one picture take what the sheet has, and a sheet
-    of one picture has none. It does not depend on the size of a shard.
+    They show another picture and ask what the example asks in neither of its questions, compared
+    as words. They are those of the example's own block of 16 rows, so that shards of 16 rows, or of
+    a multiple, do not need each other; of a block that has none, those of the nearest block before
+    that has one, else of the nearest after. Where the whole sheet has none, the rule of the own
+    base question gives way, then that of the source question; that of the picture never does, so
+    that a sheet of one picture has none. It does not depend on the size of a shard.
     """
-    nulls = _nearest_with_another_picture(rows)
-    for block in cut(rows, NULL_BLOCK).values():
-        nulls |= _nearest_with_another_picture(block)
-    return nulls
+    questions = [(words_of(row["base_question"]), words_of(row["source_question"])) for row in rows]
+    asked = [(row["image"], base) for row, (base, _) in zip(rows, questions, strict=True)]
+    pictures: dict[Words, set[str]] = {}
+    for image, words in asked:
+        pictures.setdefault(words, set()).add(image)
+    blocks = list(cut(range(len(rows)), NULL_BLOCK).values())
+    pools = {}
+    for number, (base, source) in enumerate(questions):
+        image, _ = asked[number]
+        for relaxed, forbidden in (("", {base, source}), (BASE, {source}), (SOURCE, set())):
+            others = (shown for words, shown in pictures.items() if words not in forbidden)
+            if not any(shown - {image} for shown in others):
+                continue
+            pool = _nearest(blocks, number, asked, image, forbidden)
+            pools[rows[number]["example"]] = Pool([rows[other] for other in pool], relaxed)
+            break
+    return pools
 
 
-def _nearest_with_another_picture(rows: Sequence[Row]) -> dict[str, Row]:
-    """Example → the nearest row before with another picture, else the first one after."""
-    nulls: dict[str, Row] = {}
-    before = None
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        if before is not None:
-            nulls[row["example"]] = before
-        if following is not None and following["image"] != row["image"]:
-            before = row
-    other = next((row for row in rows if row["image"] != rows[0]["image"]), None)
-    if other is not None:
-        nulls.update({row["example"]: other for row in rows if row["example"] not in nulls})
-    return nulls
+def _nearest(
+    blocks: Sequence[Sequence[int]],
+    number: int,
+    asked: Sequence[tuple[str, Words]],
+    image: str,
+    forbidden: Collection[Words],
+) -> list[int]:
+    """The rows that pass, of one block: a row's own, else the nearest before, else after."""
+    own = number // NULL_BLOCK
+    for at in chain(range(own, -1, -1), range(own + 1, len(blocks))):
+        pool = [
+            row for row in blocks[at] if asked[row][0] != image and asked[row][1] not in forbidden
+        ]
+        if pool:
+            return pool
+    return []
+
+
+def words_of(question: str) -> Words:
+    """A question as it is compared with others: capitals and punctuation do not count."""
+    return tuple(re.findall(r"\w+", question.casefold()))

@@ -48,9 +48,9 @@ def fill_config(given: dict[str, Any]) -> dict[str, Any]:
     """The configuration with its defaults filled in; what is not given and has none is left out.
 
     Stricter than its schema alone: text holds no control characters and paths no braces, names that
-    refer to others do, no two levels of a run have one label, report.draws_at is a level of every
-    corrupted run and controls.null_draws no more than its draws, and the rules of effects.roles
-    are such that roles can be told by them.
+    refer to others do, no two levels of a run have one label, report.draws_at and
+    effects.primary_level are levels of every corrupted run and controls.null_draws no more than its
+    draws, and the rules of effects.roles are such that roles can be told by them.
     Raises InputError on the first fault: `key: what is wrong; mend`. An unknown key goes before a
     missing one, since it is often the missing one misspelt.
     """
@@ -115,15 +115,19 @@ def _check_levels(place: str, levels: Sequence[float]) -> None:
 
 def _check_draws(config: Config) -> None:
     """Check that each corrupted run that is used has the draws that the others' keys ask for."""
-    level, null_draws = config.report.draws_at, config.controls.null_draws
+    null_draws = config.controls.null_draws
+    levels = {"report.draws_at": config.report.draws_at}
+    if config.effects.primary_level is not None:
+        levels["effects.primary_level"] = config.effects.primary_level
     for name in config.used_runs():
         corrupt, key = config.runs[name].corrupt, f"runs.{name}.corrupt"
-        if level not in corrupt.levels:
-            raise InputError(
-                f"report.draws_at: {_written(level)} is not in {key}.levels; "
-                f"give one of {', '.join(map(_written, corrupt.levels))}"
-            )
-        if null_draws > corrupt.draws:
+        for asked, level in levels.items():
+            if level not in corrupt.levels:
+                raise InputError(
+                    f"{asked}: {_written(level)} is not in {key}.levels; "
+                    f"give one of {', '.join(map(_written, corrupt.levels))}"
+                )
+        if null_draws is not None and null_draws > corrupt.draws:
             raise InputError(
                 f"controls.null_draws: {null_draws} is more than the {corrupt.draws} of "
                 f"{key}.draws, which the null shares; give at most {corrupt.draws}"

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 
 import pandas as pd
 
@@ -14,9 +15,10 @@ from blip_tracing.errors import InputError
 from blip_tracing.given.pictures import is_url
 from blip_tracing.given.text import shown, text_fault, unknown
 from blip_tracing.machinery.files import read_bytes
+from blip_tracing.vocabulary.roles import ALL
 
 REQUIRED_COLUMNS = ("example", "image", "base_question", "source_question")
-OPTIONAL_COLUMNS = ("base_answer", "source_answer", "image_sha256")
+OPTIONAL_COLUMNS = ("base_answer", "source_answer", "image_sha256", "group")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -24,6 +26,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 LONGEST_NAME = 100
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ROW = "row"
+# What stands for the words that a template leaves open.
+DIFFERING = "…"
 QUOTES = 'close or remove its double quotes (")'
 
 
@@ -31,8 +35,9 @@ def load_sheet(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read and check the examples sheet.
 
     Returns a frame of text, its columns COLUMNS in that order whatever the file's, cells stripped,
-    absent optional cells "", checksums in lower case. Its index, named "row", holds each row's
-    line number in the file (the header is line 1, as in a spreadsheet).
+    absent optional cells "", checksums in lower case, an absent group the questions' template.
+    Its index, named "row", holds each row's line number in the file (the header is line 1, as in a
+    spreadsheet).
     Raises InputError on the first fault: `file, row N (example 'name'), column: what; mend`.
     """
     sheet_path = os.fspath(path)
@@ -50,7 +55,17 @@ def load_sheet(path: str | os.PathLike[str]) -> pd.DataFrame:
     _check_rows(sheet, sheet_path)
     # Where rows share a picture it is fetched once, so a checksum in one row holds for all.
     sheet["image_sha256"] = sheet.groupby("image")["image_sha256"].transform("max")
+    templates = map(template_of, sheet["base_question"], sheet["source_question"])
+    sheet["group"] = sheet["group"].where(sheet["group"] != "", list(templates))
     return sheet
+
+
+def template_of(base: str, source: str) -> str:
+    """The words that two questions share, in small letters, with … where they differ."""
+    ours, theirs = (question.lower().split() for question in (base, source))
+    blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
+    parts = [" ".join(ours[i:j]) if kind == "equal" else DIFFERING for kind, i, j, *_ in blocks]
+    return " ".join(parts)
 
 
 def _listed() -> str:
@@ -134,6 +149,8 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
         for column, cell in record.items():
             if fault := text_fault(cell):
                 raise InputError(f"{where}, {column}: {fault}")
+        if record["group"] == ALL:
+            raise InputError(f"{where}, group: {ALL!r} is all examples; take another name")
         _check_image(record["image"], where)
         _check_name(record["example"], row, row_of_name, where)
         _check_checksum(record, row, checksum_of_image, where)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,10 @@ FLOAT_FORMAT = "%.9g"
 # What pandas would guess otherwise: an example called 007, a token "1", levels that are all whole.
 TEXT = (
     "example", "question", "text", "token", "source_token", "word", "answer", "run", "token_role",
-    "site", "experiment", "control", "donor", "reason", "quantity", "against", "verdict", "where",
+    "site", "experiment", "control", "donor", "reason", "quantity", "verdict", "where",
+    "group", "among", "known", "donor_token", "donor_role",
 )  # fmt: skip
-TYPES = {**dict.fromkeys(TEXT, str), "noise_level": float}
+TYPES: dict[str, Any] = {**dict.fromkeys(TEXT, str), "noise_level": float, "matched": "boolean"}
 PARQUET = ".parquet"
 
 AppendRows = Callable[[pd.DataFrame], None]
@@ -83,19 +84,27 @@ def read_table(path: str | os.PathLike[str], examples: Sequence[str] | None = No
     # Numbers may be missing, as the noise level of a patch is; words may not.
     numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXT]
     table = pd.read_csv(
-        path, keep_default_na=False, na_values={name: [""] for name in numbers}, dtype=TYPES
+        path,
+        keep_default_na=False,
+        na_values={name: [""] for name in numbers},
+        dtype=TYPES,
+        low_memory=False,  # else a column's type is guessed block by block
     )
     return table if examples is None else table[table["example"].isin(examples)]
 
 
 def collect_tables(
-    parts: Iterable[Sequence[str]], orders: Mapping[str, Sequence], path: str | os.PathLike[str]
+    parts: Iterable[Sequence[str]],
+    orders: Mapping[str, Sequence],
+    path: str | os.PathLike[str],
+    change: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> None:
     """Join tables to one at `path`, rows in the orders of their columns' values, text untouched.
 
     parts: the files of one shard after the other; one shard is in memory at a time. orders: as
     `sort_rows` takes them; beyond them rows keep the order of their files, so that the result does
-    not depend on how the sheet was cut into shards and an experiment into jobs.
+    not depend on how the sheet was cut into shards and an experiment into jobs. change: what is
+    done to a shard's rows on the way.
     """
     with table_writer(path) as append:
         for files in parts:
@@ -103,7 +112,7 @@ def collect_tables(
             # What one part lacks, another has: the fullest says in which order.
             columns = max(frames, key=lambda frame: len(frame.columns)).columns
             rows = pd.concat(frames, ignore_index=True)[columns]
-            append(sort_rows(rows, orders))
+            append(sort_rows(change(rows), orders))
 
 
 def sort_rows(rows: pd.DataFrame, orders: Mapping[str, Sequence]) -> pd.DataFrame:

@@ -3,47 +3,73 @@
 The answer that is followed is that of the donor's question. The reference is the receiver's own
 run, into which nothing was put (of the same level and draw where it is corrupted: the floor); the
 target is the donor's own run, to which the intervention leads. The null is the same intervention
-with an unrelated example's states. LD is the logit of the base answer minus the source answer's.
+with unrelated examples' states. LD is the logit of the base answer minus the source answer's.
 
 A cell is a layer and a position, of a level and a draw: whole numbers, 0 and 0 where nothing is
 corrupted.
 """
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
-from blip_tracing.vocabulary.experiment import Experiment, Run
-from blip_tracing.vocabulary.roles import NO_ROLE
+from blip_tracing.meaning.marks import known_cells, map_test
+from blip_tracing.meaning.statistics import SIGNIFICANT
+from blip_tracing.vocabulary.experiment import QUESTIONS, Experiment, Run
+from blip_tracing.vocabulary.roles import ALL, NO_ROLE
 from blip_tracing.vocabulary.tables import (
-    NULL,
+    CEILING,
+    NO_OP,
+    NOT_OWN,
     ONE_ANSWER,
     SMALL_EFFECT,
+    SMALL_PRIMARY,
     SMALL_RANGE,
+    UNRELATED,
     WITHOUT_NULL,
     WITHOUT_ROLE,
 )
 
 # A probability of 0 has no logarithm; less than this float32 does not hold at full precision.
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+# Nor has what is missing to 1, of which float32 tells no less than this.
+LEAST_REST = float(np.finfo(np.float32).epsneg)
 # In logits; a share of less than this would tell of rounding rather than of effects.
 LEAST_LOGIT_RANGE = 0.1
+# The share of the clean probability below which the noise of a draw hid the answer, and of the
+# total effect from which an intervention turned it.
+HALF = 0.5
 
 VARIANT = ["level", "draw"]
 CELL = ["layer", "position"]
 # What is measured of one example at one level; the noise level goes with it, to be shown.
 RUN = ["experiment", "example", "site", "level", "noise_level"]
-QUANTITIES = [
-    "probability", "probability_change", "log_probability_change", "logit_difference",
-    "normalised", "contrast",
+MAP = ["example", "site", "level"]
+EXAMPLE = ["picture", "group", "included"]
+# Of each draw of a cell, and averaged over draws and positions.
+MEASURED = [
+    "probability", "probability_change", "log_probability_change", "log_odds_change",
+    "logit_difference_change", "normalised", "hidden_change", "contrast",
 ]  # fmt: skip
+# Of an example's cells of one role and layer together.
+OF_POSITIONS = ["turned", "largest_change"]
+QUANTITIES = [*MEASURED, *OF_POSITIONS]
+# The change under each half of an example's nulls, by turns.
+HALVES = ["first_null", "second_null"]
 EFFECTS = [
-    "experiment", "example", "site", "noise_level", *CELL, "token", "token_role",
-    "probability_change", "log_probability_change", "logit_difference", "normalised",
-    "total_effect", "below_threshold", "null_change", "contrast",
+    "experiment", "example", "group", "site", "noise_level", *CELL, "token", "token_role",
+    "probability_change", "log_probability_change", "log_odds_change", "logit_difference_change",
+    "normalised", "hidden_change", "total_effect", "below_threshold", "included", "null_change",
+    "contrast", "known", "p_map", "marked",
 ]  # fmt: skip
 EXCLUDED = ["example", "experiment", "site", "noise_level", "rows", "reason", "value"]
+# What an example's runs say of a family, beside the means over all its cells.
+RUN_FACTS = [
+    "reference", "target", "total_effect", "logit_range", "hidden_share", "third_mass",
+    "one_answer",
+]  # fmt: skip
 
 
 def measure_cells(
@@ -52,48 +78,118 @@ def measure_cells(
     """Compare each draw of each cell with its reference, its target and its null.
 
     cells, controls, runs: the experiment's table, `controls` and `runs`, of the same examples; of
-    the controls the null's rows count, and an example, or a draw, may have none. Returns the
-    cells, a row as they have it, by level and draw, with
-    probability: of the followed answer; logit_difference: LD;
-    probability_change: from the reference; log_probability_change: the same of its logarithm;
-    total_effect: the target's probability minus the reference's, each the mean over its draws;
-    direction: 1 where that is to be above zero, −1 where below;
-    logit_range: the same of LD;
-    normalised: the share (LD - LD of the reference) / logit_range, NaN where the range is less
-    than 0.1 logits, which is little beside the rounding of what is divided by it;
-    null_change: the null's probability_change; contrast: the probability minus the null's; both
-    NaN where a draw has no null.
+    the controls the null's rows count, and an example, or a draw, may have none or several. Returns
+    the cells, a row as they have it, by level and draw, with
+    probability: of the followed answer; direction: 1 where an effect is to raise it, −1 to lower;
+    probability_change: from the reference; log_probability_change, log_odds_change: the same of
+    log p and of log p/(1 − p); logit_difference_change: the same of LD;
+    hidden: whether the noise of the draw hid the answer; hidden_change: the change where it did;
+    total_effect, logit_range: what the target has more than the reference, of p and of LD, each
+    the mean over its draws;
+    normalised: logit_difference_change / logit_range, NaN where the range is less than 0.1 logits,
+    which is little beside the rounding of what is divided by it;
+    null_change: the mean null's probability_change; contrast: the probability minus the null's;
+    first_null, second_null: the change under either half of the donors, or of the draws of one;
+    all NaN where a draw has no null; known: as `known_cells` says.
     """
-    nulls = controls[controls["control"] == NULL]
     table = _scores(cells, experiment).assign(experiment=experiment.name)
+    if "source_token" in cells:
+        table["source_token"] = cells["source_token"]
     for end, run in (("reference", experiment.receiver), ("target", experiment.donor)):
+        scores = _run_scores(runs, run, experiment).add_prefix(f"{end}_")
+        keys = ["example", *(VARIANT if run.corruption else [])]
         table = table.merge(
-            _run_scores(runs, run, experiment).add_prefix(f"{end}_"),
-            left_on=["example", *(VARIANT if run.corruption else [])],
-            right_on=[f"{end}_{key}" for key in ["example", *(VARIANT if run.corruption else [])]],
+            scores,
+            left_on=keys,
+            right_on=[f"{end}_{key}" for key in keys],
             how="left",
             validate="many_to_one",
         )
-    null = _scores(nulls, experiment)[["example", "site", *VARIANT, *CELL, "probability"]]
     table = table.merge(
-        null.rename(columns={"probability": "null_probability"}),
-        on=["example", "site", *VARIANT, *CELL],
+        _nulls(controls, experiment),
+        on=[*MAP, "draw", *CELL],
         how="left",
         validate="many_to_one",
     )
-    before = table["reference_probability"]
-    logit_range = table["target_mean_logit_difference"] - table["reference_mean_logit_difference"]
-    moved = table["logit_difference"] - table["reference_logit_difference"]
-    return table.assign(
-        probability_change=table["probability"] - before,
-        log_probability_change=_log(table["probability"]) - _log(before),
-        total_effect=table["target_mean_probability"] - table["reference_mean_probability"],
-        direction=experiment.direction,
-        logit_range=logit_range,
-        normalised=moved / logit_range.where(logit_range.abs() >= LEAST_LOGIT_RANGE),
-        null_change=table["null_probability"] - before,
-        contrast=table["probability"] - table["null_probability"],
+    facts = run_facts(experiment, runs)[["example", "level", "total_effect", "logit_range"]]
+    table = table.merge(facts, on=["example", "level"], how="left", validate="many_to_one")
+    table = table.merge(
+        hidden_draws(experiment, runs),
+        on=["example", *VARIANT],
+        how="left",
+        validate="many_to_one",
     )
+    before, after = table["reference_probability"], table["probability"]
+    moved = table["logit_difference"] - table["reference_logit_difference"]
+    logit_range = table["logit_range"]
+    change = after - before
+    return table.assign(
+        direction=experiment.direction,
+        probability_change=change,
+        log_probability_change=_log(after) - _log(before),
+        log_odds_change=_log_odds(after) - _log_odds(before),
+        logit_difference_change=moved,
+        normalised=moved / logit_range.where(logit_range.abs() >= LEAST_LOGIT_RANGE),
+        hidden_change=change.where(table["hidden"]),
+        null_change=table["null_probability"] - before,
+        contrast=after - table["null_probability"],
+        **{half: table[half] - before for half in HALVES},
+        known=known_cells(table, experiment.corrupted is not None),
+    )
+
+
+def run_facts(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
+    """What the runs without an intervention say of each example at each level.
+
+    Columns example, level, noise_level and RUN_FACTS: reference and target, the followed answer's
+    mean probability in either; total_effect and logit_range, the difference of those and of LD's
+    means; hidden_share, of draws whose noise hid the answer (NaN where nothing is corrupted);
+    third_mass, the reference's mean probability of neither answer; one_answer, whether both
+    questions have the same.
+    """
+    ends = {
+        end: _run_scores(runs, run, experiment).groupby(["example", "level"], sort=False).first()
+        for end, run in (("reference", experiment.receiver), ("target", experiment.donor))
+    }
+    levels = pd.DataFrame(
+        {"level": range(max(1, len(experiment.levels))),
+         "noise_level": list(experiment.levels) or [np.nan]}
+    )  # fmt: skip
+    answers = runs[runs["run"].isin(QUESTIONS)].groupby("example", sort=False)["answer_id"]
+    facts = (answers.nunique() == 1).rename("one_answer").reset_index().merge(levels, how="cross")
+    for end, scores in ends.items():
+        run = experiment.receiver if end == "reference" else experiment.donor
+        # A run without levels is one and the same at all of them.
+        at = facts[["example", "level"]].assign(level=facts["level"] if run.corruption else 0)
+        found = scores.reindex(pd.MultiIndex.from_frame(at))
+        facts[end] = found["mean_probability"].to_numpy()
+        facts[f"{end}_ld"] = found["mean_logit_difference"].to_numpy()
+        if end == "reference":
+            facts["third_mass"] = found["mean_third"].to_numpy()
+    hidden = hidden_draws(experiment, runs).groupby(["example", "level"])["hidden"].mean()
+    known = hidden.reindex(pd.MultiIndex.from_frame(facts[["example", "level"]])).to_numpy(float)
+    return facts.assign(
+        total_effect=facts["target"] - facts["reference"],
+        logit_range=facts["target_ld"] - facts["reference_ld"],
+        hidden_share=known if experiment.corrupted else np.nan,
+    )[["example", "level", "noise_level", *RUN_FACTS]]
+
+
+def hidden_draws(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
+    """Whether the noise hid the answer: example, level, draw, hidden.
+
+    It did where the corrupted run gives the answer to its question less than half of the clean
+    run's probability, whatever is restored afterwards. What is not corrupted hides nothing.
+    """
+    run = experiment.corrupted
+    if run is None:
+        alone = pd.DataFrame({"example": runs["example"].unique()})
+        return alone.assign(level=0, draw=0, hidden=False)
+    answer = f"p_{run.question}"
+    rows = by_level(runs[runs["run"] == run.name], run.levels)
+    clean = runs[runs["run"] == run.question].set_index("example")[answer].astype("float64")
+    hidden = rows[answer].astype("float64") < HALF * rows["example"].map(clean)
+    return rows[["example", *VARIANT]].assign(hidden=hidden)
 
 
 def by_level(table: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
@@ -111,57 +207,167 @@ def by_level(table: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     )
 
 
-def classify(cells: pd.DataFrame, roles: pd.DataFrame, total_effect: float) -> pd.DataFrame:
-    """The cells with the role of their token and whether their example's effect is too small.
+def inclusion(
+    experiment: Experiment,
+    runs: pd.DataFrame,
+    baseline: pd.DataFrame,
+    primary: int,
+    total_effect: float,
+) -> pd.DataFrame:
+    """The one rule by which examples are included: a row an example, indexed by its name.
 
-    roles: example, position, token_role; total_effect: the least, in probability and in the
-    experiment's direction, with which an example counts in normalised averages.
+    An example is left out where both its questions have one answer, where a followed answer is not
+    the model's own first one to its question, and where the total effect at the primary level
+    (`primary`, its number), in the experiment's direction, is below `total_effect`. Columns: each
+    of these reasons, included, and value, the total effect that decided.
+    """
+    first = baseline[baseline["rank"] == 1].set_index(["example", "question"])["token_id"]
+    clean = runs[runs["run"].isin(QUESTIONS)]
+    own = (
+        clean["answer_id"].to_numpy()
+        == first.reindex(pd.MultiIndex.from_frame(clean[["example", "run"]])).to_numpy()
+    )
+    facts = run_facts(experiment, runs)
+    rule = facts[facts["level"] == primary].set_index("example")
+    table = pd.DataFrame(
+        {
+            ONE_ANSWER: rule["one_answer"],
+            NOT_OWN: ~pd.Series(own, clean["example"]).groupby(level=0).all().reindex(rule.index),
+            SMALL_PRIMARY: ~(experiment.direction * rule["total_effect"] >= total_effect),
+        }
+    )
+    return table.assign(included=~table.any(axis=1), value=rule["total_effect"])
+
+
+def classify(
+    cells: pd.DataFrame, roles: pd.DataFrame, examples: pd.DataFrame, total_effect: float
+) -> pd.DataFrame:
+    """The cells with the role of their token and what is known of their example.
+
+    roles: example, position, token_role; examples: example, picture, group, included;
+    total_effect: the least, in probability and in the experiment's direction, with which an
+    example counts in normalised averages and among those turned.
     """
     table = cells.merge(roles, on=["example", "position"], how="left", validate="many_to_one")
+    table = table.merge(examples[["example", *EXAMPLE]], on="example", how="left")
     towards = table["direction"] * table["total_effect"]
     return table.assign(below_threshold=towards < total_effect)
 
 
-def average_draws(cells: pd.DataFrame) -> pd.DataFrame:
+def average_draws(
+    cells: pd.DataFrame, least: float = 0.0, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """The effects: one row a cell, means over its draws (over those with a null, of the null's).
 
-    cells: classified. Columns: those of the table `effects`, level and logit_range.
+    cells: classified; least, resamples, seed: of the test of each example's map. Columns: those of
+    the table `effects`, and what role means are made of. p_map tests a cell's draws, as
+    `map_test` does. Marked is a cell below 0.05 there whose change exceeds `least` and the largest
+    positive mean null of its map, where the noise of a draw hid the answer and nothing is known.
     """
-    averaged = ["probability_change", "log_probability_change", "logit_difference", "normalised",
-                "null_change", "contrast"]  # fmt: skip
-    shared = ["total_effect", "below_threshold", "logit_range"]
+    averaged = [*MEASURED, "null_change", *HALVES]
+    shared = ["total_effect", "below_threshold", "logit_range", "direction", "known", *EXAMPLE]
     groups = cells.groupby([*RUN, *CELL, "token", "token_role"], dropna=False, sort=False)
-    effects = groups.agg(dict.fromkeys(averaged, "mean") | dict.fromkeys(shared, "first"))
-    return effects.reset_index()[[*EFFECTS, "level", "logit_range"]]
+    effects = groups.agg(
+        **{name: (name, "mean") for name in averaged},
+        **{name: (name, "first") for name in shared},
+        draws=("draw", "size"),
+        null_draws=("contrast", "count"),
+    ).reset_index()
+    effects = effects.merge(_map_tests(cells, least, resamples, seed), on=[*MAP, *CELL], how="left")
+    change = effects["direction"] * effects["probability_change"]
+    null = effects["direction"] * effects["null_change"]
+    largest = null.groupby([effects[key] for key in MAP]).transform("max").clip(lower=0)
+    return effects.assign(
+        marked=(effects["p_map"] < SIGNIFICANT)
+        & (change >= least)
+        & (change > largest)
+        & effects["hidden_change"].notna()
+        & (effects["known"] == "")
+    )
 
 
-def average_roles(cells: pd.DataFrame) -> pd.DataFrame:
-    """The table `role_means`: each draw's means over the positions of a role, layer by layer.
+def _map_tests(cells: pd.DataFrame, least: float, resamples: int, seed: int) -> pd.DataFrame:
+    """The p of each cell's draws, example by example: MAP, CELL, p_map."""
+    ordered = cells.sort_values([*MAP, "draw", *CELL])
+    change = (ordered["direction"] * ordered["probability_change"]).to_numpy()
+    parts = []
+    for rows in ordered.groupby(MAP, sort=False).indices.values():
+        draws = ordered["draw"].iloc[rows].nunique()
+        values = change[rows].reshape(draws, -1)
+        first = ordered[[*MAP, *CELL]].iloc[rows[: values.shape[1]]]
+        parts.append(first.assign(p_map=map_test(values, resamples, seed, least)))
+    return pd.concat(parts)
 
-    cells: classified. Of an example below the threshold no normalised value is there.
+
+def average_roles(effects: pd.DataFrame) -> pd.DataFrame:
+    """The table `role_means`: each example's means over the positions of a role, by layer.
+
+    effects: as `average_draws` returns them. Of an example below the threshold no normalised value
+    is there, nor whether it was turned: whether a position covers half of the total effect.
+    largest_change is the one position's whose change reaches farthest. A cell of roles is known to
+    be a no-op where all its positions are, and a ceiling where one is.
     """
-    with_role = _counted(cells[cells["token_role"] != NO_ROLE])
-    return _means(with_role, [*RUN, "draw", "layer", "token_role"])
+    rows = _counted(effects[effects["token_role"] != NO_ROLE])
+    reach = rows["direction"] * rows["probability_change"]
+    covered = reach >= HALF * rows["direction"] * rows["total_effect"]
+    rows = rows.assign(
+        turned=covered.astype("float64").mask(rows["below_threshold"]),
+        largest_change=reach,
+        no_op=rows["known"] == NO_OP,
+        ceiling=rows["known"] == CEILING,
+    )
+    keys = [*RUN, *EXAMPLE, "layer", "token_role"]
+    means = rows.groupby(keys, dropna=False, sort=False).agg(
+        **{name: (name, "mean") for name in [*MEASURED, *HALVES]},
+        **{name: (name, "max") for name in OF_POSITIONS},
+        direction=("direction", "first"),
+        no_op=("no_op", "all"),
+        ceiling=("ceiling", "any"),
+    )
+    means["largest_change"] *= means["direction"]
+    known = np.select([means["ceiling"], means["no_op"]], [CEILING, NO_OP], "")
+    kept = means.assign(known=known).reset_index()
+    return kept[[*keys, "known", *QUANTITIES, *HALVES]]
 
 
-def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """The table `cell_means`: each draw's means over all cells, those of no role included."""
-    return _means(_counted(cells), [*RUN, "draw"])
+def average_cells(
+    effects: pd.DataFrame, facts: pd.DataFrame, controls: pd.DataFrame, experiment: Experiment
+) -> pd.DataFrame:
+    """The table `cell_means`: each example's means over all cells, and what its runs say.
+
+    effects: as `average_draws` returns them; facts: as `run_facts` does; controls: of the
+    experiment. draws, null_draws: how many a cell has; matched_share: the share of null states that
+    were of the same role and place within it (NaN where none is there, or it is not recorded).
+    """
+    means = _counted(effects).groupby([*RUN, *EXAMPLE], dropna=False, sort=False).agg(
+        **{name: (name, "mean") for name in MEASURED},
+        below_threshold=("below_threshold", "first"),
+        draws=("draws", "max"),
+        null_draws=("null_draws", "max"),
+    ).reset_index()  # fmt: skip
+    means = means.merge(
+        facts.drop(columns="noise_level"), on=["example", "level"], how="left"
+    ).assign(layer=-1, token_role=ALL, known="", **dict.fromkeys([*OF_POSITIONS, *HALVES], np.nan))
+    nulls = controls[controls["control"] == UNRELATED]
+    if "matched" not in nulls or nulls.empty:
+        return means.assign(matched_share=np.nan)
+    keyed = by_level(nulls, experiment.levels)
+    keyed["matched"] = keyed["matched"].astype("float64")
+    share = keyed.groupby(MAP, sort=False)["matched"].mean().rename("matched_share")
+    return means.merge(share.reset_index(), on=MAP, how="left")
 
 
-def _counted(cells: pd.DataFrame) -> pd.DataFrame:
-    return cells.assign(normalised=cells["normalised"].mask(cells["below_threshold"]))
+def _counted(effects: pd.DataFrame) -> pd.DataFrame:
+    return effects.assign(normalised=effects["normalised"].mask(effects["below_threshold"]))
 
 
-def _means(cells: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    return cells.groupby(keys, dropna=False, sort=False)[QUANTITIES].mean().reset_index()
-
-
-def list_excluded(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def list_excluded(effects: pd.DataFrame, rule: pd.DataFrame, corrupted: bool) -> pd.DataFrame:
     """What averages leave out, and why: the table `excluded`.
 
-    effects: as `average_draws` returns them. One row an example (of one experiment, site and
-    noise level) and reason, with the number of cells and the value that decided, if one did.
+    effects: as `average_draws` returns them; rule: as `inclusion` does; corrupted: whether there
+    are levels, so that the total effect of one is not that of another. One row an example (of one
+    experiment, site and noise level) and reason, with the number of cells and the value that
+    decided, if one did.
     """
     groups = effects.assign(without_role=effects["token_role"] == NO_ROLE).groupby(
         RUN, dropna=False, sort=False
@@ -174,11 +380,13 @@ def list_excluded(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         below_threshold=("below_threshold", "first"),
         logit_range=("logit_range", "first"),
     ).reset_index()
-    one_answer = measured["example"].isin(_with_one_answer(runs))
-    small_range = ~one_answer & (measured["logit_range"].abs() < LEAST_LOGIT_RANGE)
+    measured = measured.join(rule, on="example")
+    small_range = ~measured[ONE_ANSWER] & (measured["logit_range"].abs() < LEAST_LOGIT_RANGE)
     parts = [
+        _left_out(ONE_ANSWER, measured[measured[ONE_ANSWER]]),
+        _left_out(NOT_OWN, measured[measured[NOT_OWN]]),
+        _left_out(SMALL_PRIMARY, measured[measured[SMALL_PRIMARY] & corrupted], value="value"),
         _left_out(SMALL_EFFECT, measured[measured["below_threshold"]], value="total_effect"),
-        _left_out(ONE_ANSWER, measured[one_answer]),
         _left_out(SMALL_RANGE, measured[small_range], value="logit_range"),
         _left_out(WITHOUT_ROLE, measured[measured["without_role"] > 0], rows="without_role"),
         _left_out(WITHOUT_NULL, measured[measured["with_null"] == 0]),
@@ -189,20 +397,44 @@ def list_excluded(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def _left_out(
     reason: str, runs: pd.DataFrame, rows: str = "cells", value: str | None = None
 ) -> pd.DataFrame:
-    return runs.assign(reason=reason, rows=runs[rows], value=runs[value] if value else np.nan)[
-        EXCLUDED
-    ]
+    told = runs[value].to_numpy("float64") if value else np.nan
+    return runs.drop(columns="value").assign(reason=reason, rows=runs[rows], value=told)[EXCLUDED]
 
 
-def _with_one_answer(runs: pd.DataFrame) -> pd.Index:
-    distinct = runs.groupby("example")["answer_id"].nunique()
-    return distinct.index[distinct == 1]
+def _nulls(controls: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """The nulls' mean probability by cell and draw, and that of either half of them.
+
+    Halves are of the donors where an example has several, else of the draws. Which of the two is
+    the first turns with the example's name: donors are numbered by how well they match.
+    """
+    nulls = controls[controls["control"] == UNRELATED]
+    scores = _scores(nulls, experiment)[[*MAP, "draw", *CELL, "probability"]]
+    keys = [*MAP, "draw", *CELL]
+    donor = (
+        nulls["donor_number"].fillna(0).astype("int64").to_numpy()
+        if "donor_number" in nulls
+        else np.zeros(len(nulls), dtype="int64")
+    )
+    several = pd.Series(donor).groupby(scores["example"].to_numpy()).transform("nunique") > 1
+    turn = scores["example"].map(
+        {name: crc32(name.encode()) for name in scores["example"].unique()}
+    )
+    number = np.where(several, donor, scores["draw"]) + turn.to_numpy("int64")
+    for half, name in enumerate(HALVES):
+        scores[name] = scores["probability"].where(number % 2 == half)
+    means = scores.groupby(keys, sort=False)[["probability", *HALVES]].mean()
+    return means.rename(columns={"probability": "null_probability"}).reset_index()
 
 
 def _run_scores(runs: pd.DataFrame, run: Run, experiment: Experiment) -> pd.DataFrame:
     """A run's own scores, and their means over its draws: a row an example, level and draw."""
-    scores = _scores(runs[runs["run"] == run.name], experiment, run.levels)
-    means = scores.groupby(["example", "level"])[["probability", "logit_difference"]]
+    own = runs[runs["run"] == run.name]
+    scores = _scores(own, experiment, run.levels)
+    answers = runs[runs["run"].isin(QUESTIONS)].groupby("example")["answer_id"].nunique()
+    p_base, p_source = (own[f"p_{question}"].astype("float64") for question in QUESTIONS)
+    both = p_base + p_source.where(scores["example"].map(answers) > 1, 0)
+    scores = scores.assign(third=1 - both)
+    means = scores.groupby(["example", "level"])[["probability", "logit_difference", "third"]]
     return scores[["example", *VARIANT, "probability", "logit_difference"]].join(
         means.transform("mean").add_prefix("mean_")
     )
@@ -225,3 +457,7 @@ def _scores(
 
 def _log(probability: pd.Series) -> pd.Series:
     return np.log(probability.clip(lower=LEAST_PROBABILITY))
+
+
+def _log_odds(probability: pd.Series) -> pd.Series:
+    return _log(probability) - np.log((1 - probability).clip(lower=LEAST_REST))

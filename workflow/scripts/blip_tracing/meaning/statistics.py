@@ -1,25 +1,34 @@
-"""Intervals and tests of means over examples, each of which is measured at several noise draws.
+"""Intervals and tests of means over examples, with the picture as the unit.
 
-Shapes: examples N, draws S, cells M; NaN where an example lacks a cell.
+Examples that share a picture are not independent of each other, so pictures are what is resampled
+and what changes its sign, with all its examples. A mean is over examples, each counting once.
+
+Shapes: examples N, pictures P, cells M; NaN where an example lacks a cell. `pictures`: the picture
+of each example; None where each example has its own. Nothing depends on the pictures' order but
+through the names by which they are sorted.
 """
 
-from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
-from scipy.stats import permutation_test
-from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-# With fewer units so many resamples hold one value alone that the studentized ones have no tails.
-FEWEST_RESAMPLED = 5
-# Bounds the memory of a block of resamples: 1,000 examples of 400 cells take 50 MB.
-RESAMPLES_A_BLOCK = 16
+# The family-wise level of marks, and the power that the smallest detectable effect is found with.
+SIGNIFICANT, POWER = 0.05, 0.8
+# With n units no two-sided p is below 2 / 2ⁿ, and an interval tells little that the points do not.
+FEWEST_PICTURES = 6
+# Numbers in a block of resamples, which bounds its memory: 16 MB an array.
+NUMBERS_A_BLOCK = 2_000_000
 # Relative to a cell's own error or statistic: what differs by less differs by rounding alone.
 ROUNDING = 1e-9
+# Of the data's own error: a resample of one mode alone has less, and would end an interval nowhere.
+LEAST_SPREAD = 0.05
+# Draws of t behind the smallest detectable effect; more change its second digit by nothing.
+POWER_DRAWS = 20_000
 
 
 class MaxT(NamedTuple):
@@ -29,152 +38,316 @@ class MaxT(NamedTuple):
     p: np.ndarray
 
 
-def mean_intervals(values: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
-    """Means over examples with 95 % intervals, by a studentized two-level bootstrap.
+class Units(NamedTuple):
+    """Each picture's sum and number of examples, by cell: both (P, M)."""
 
-    values: (N, S, M). A cell's mean and interval are of the examples that have it, and of the
-    draws that all of these have. Returns one row a cell: mean, low, high, examples, draws; mean
-    NaN and examples 0 where none has the cell.
+    sums: np.ndarray
+    counts: np.ndarray
 
-    A resample draws examples with replacement and then, for each drawn example anew, its noise
-    draws. The distance of the resample's mean from the data's, in units of the resample's own
-    standard error (of its examples' means), is the bootstrap's t, whose quantiles take the place
-    of Student's: the bootstrap-t of Efron & Tibshirani (1993), An Introduction to the Bootstrap,
-    section 12.5, and Davison & Hinkley (1997), Bootstrap Methods and their Application, section
-    5.2, resampled as hierarchical data (their section 3.8).
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean over examples: (M,), NaN where none has the cell."""
+        return self.sums.sum(axis=0) / _or_nan(self.counts.sum(axis=0))
 
-    Percentiles of the resampled means, which are simpler, do not hold what they promise. In
-    2,000 simulated studies each, ten draws as varied as the examples, they held the true mean in
-    91 % with eight normal examples and in 89 % with eight skewed ones (exponential); and with
-    draws three times as varied in 98 % with thirty, because the examples' means vary with their
-    draws already, which resampling both levels counts twice. The studentized interval, where
-    that cancels, held it in 94 to 96 % of the normal and 92 to 96 % of the skewed studies, at 5 to
-    30 examples, with draws half to three times as varied as examples or with one draw alone.
+    @property
+    def pictures(self) -> np.ndarray:
+        """How many pictures have the cell: (M,)."""
+        return (self.counts > 0).sum(axis=0)
 
-    With fewer than five examples the quantiles are Student's (94 to 95 % and 89 to 95 %). Of one
-    example alone the draws are the units in place of examples; of one example and one draw there
-    is no interval (NaN).
+
+def by_picture(values: np.ndarray, pictures: Sequence[str] | None = None) -> Units:
+    """Sum values (N, M) over the examples of each picture."""
+    there = ~np.isnan(values)
+    filled = np.where(there, values, 0.0)
+    if pictures is None:
+        return Units(filled, there.astype("float64"))
+    unit, names = pd.factorize(np.asarray(pictures, dtype=object), sort=True)
+    shape = (len(names), len(values))
+    belongs = csr_matrix((np.ones(len(values)), (unit, np.arange(len(values)))), shape=shape)
+    return Units(belongs @ filled, belongs @ there.astype("float64"))
+
+
+def mean_intervals(
+    values: np.ndarray,
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+    lowest: np.ndarray | float = -np.inf,
+    highest: np.ndarray | float = np.inf,
+) -> pd.DataFrame:
+    """Means over examples with 95 % intervals whose unit is the picture.
+
+    values: (N, M); lowest, highest: the ends of each cell's range, scalars or (M,), infinite where
+    it has none. Returns one row a cell: mean, low, high, examples, pictures; low and high are NaN
+    where fewer than six pictures have it, mean too where none has.
+
+    Bounded quantities have Gaffke's interval: the observed values and one more, at the end of the
+    range, are weighted by Dirichlet(1, …, 1); an end is the 2.5 % quantile of that mean, towards
+    the end that was added (Gaffke 2005, Three test statistics for a nonparametric one-sided
+    hypothesis on the mean of a nonnegative variable; Learned-Miller & Thomas 2020, A new
+    confidence interval for the mean of a bounded random variable). The added value stands for the
+    rare one that a sample may lack, which no bootstrap knows of. Of values that are 0 and 1 it is
+    the interval of Clopper and Pearson. Pictures of several examples are weighted as one: the mean
+    is the ratio of weighted sums and numbers, the added one a picture of the average number.
+
+    Simulated (1,500 studies each, 6, 12 and 30 pictures, a range of 1) it held the mean in 96 to
+    100 % of bimodal studies, of 15 and 5 % revivals, of saturated and of normal values, and of one
+    to three alike examples a picture; where the range is that of a change from a reference which
+    varies (see `summary`), in 95 to 100 %. Its mean width at 12: 0.53 bimodal, 0.37 revivals, 0.30
+    saturated, 0.27 normal, where the bootstrap's is 0.13.
+
+    Others have a studentized bootstrap of pictures (Efron & Tibshirani 1993, An Introduction to
+    the Bootstrap, section 12.5; the ratio's error by Davison & Hinkley 1997, Bootstrap Methods and
+    their Application, section 2.7), in which no resample's error is taken for less than a
+    twentieth of the data's. In the same simulations it held the mean in 92 to 95 % of normal and
+    exponential studies and 96 to 100 % of bimodal ones, but, at 6, 12 and 30, in 63, 86 and 98 % of
+    15 % revivals, 26, 46 and 78 % of 5 % revivals and 28, 47 and 76 % of saturated values: a sample
+    that lacks the rare value has no spread.
     """
-    ends = np.full((3, values.shape[2]), np.nan)
-    counts = np.zeros((2, values.shape[2]), dtype=int)
-    for cells in _alike_in_gaps(values):
-        complete = _without_gaps(values[:, :, cells])
-        if complete.size:
-            ends[:, cells] = _interval(complete, resamples, seed)
-            counts[:, cells] = np.array(complete.shape[:2])[:, None]
+    units = by_picture(values, pictures)
+    cells = values.shape[1]
+    ends = np.full((2, cells), np.nan)
+    low, high = (np.broadcast_to(np.asarray(end, float), cells) for end in (lowest, highest))
+    told = units.pictures >= FEWEST_PICTURES
+    bounded = told & np.isfinite(low) & np.isfinite(high)
+    for chosen, interval in (
+        (bounded, lambda part: _gaffke(part, low[bounded], high[bounded], resamples, seed)),
+        (told & ~bounded, lambda part: _bootstrap_t(part, resamples, seed)),
+    ):
+        if chosen.any():
+            ends[:, chosen] = interval(Units(units.sums[:, chosen], units.counts[:, chosen]))
     return pd.DataFrame(
         {
-            **dict(zip(("mean", "low", "high"), ends, strict=True)),
-            **dict(zip(("examples", "draws"), counts, strict=True)),
+            "mean": units.mean,
+            "low": ends[0],
+            "high": ends[1],
+            "examples": units.counts.sum(axis=0).astype(int),
+            "pictures": units.pictures,
         }
     )
 
 
-def max_t_test(values: np.ndarray, resamples: int, seed: int) -> MaxT:
-    """Test of every cell's mean against zero, corrected for the whole family of cells.
+def max_t_test(
+    values: np.ndarray,
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+    least: float = 0.0,
+    sides: int = 2,
+) -> MaxT:
+    """Test of every cell for values above `least`, corrected for the whole family of cells.
 
-    values: (N, M), one value an example. Under the null an example's values might as well have
-    the opposite signs, all at once, so that dependence between cells is kept. p is the share of
-    sign flips whose largest |t| in the family reaches the cell's own: the single-step max-T
-    procedure of Westfall & Young (1993), Resampling-Based Multiple Testing. All sign flips are
-    tried where there are no more than `resamples`, else so many random ones and the data's own.
-    t and p are NaN for a cell that fewer than two examples have.
+    values: (N, M). The null hypothesis is that a cell's values less `least`, summed by picture,
+    lie symmetrically about zero or below: then a picture's might as well have the opposite signs,
+    those of all its cells at once, so that dependence between cells is kept. (It is a hypothesis
+    about symmetry: a skewed cell whose mean is `least` can be found.) p is the share of sign flips
+    whose largest |t| in the family reaches the cell's own: the single-step max-T procedure of
+    Westfall & Young (1993), Resampling-Based Multiple Testing; it is 1 where t is not above zero,
+    so that a family errs upwards in 2.5 of 100 cases at p < 0.05. sides: 1 compares with the
+    largest t instead of |t|, which spends all 5 there. All sign flips are tried where there are no
+    more than `resamples`, else so many random ones and the data's own. t and p are NaN for a cell
+    that fewer than two pictures have.
     """
-    counts = (~np.isnan(values)).sum(axis=0)
-    tested = counts >= 2
+    sums, counts = by_picture(values - least, pictures)
+    present = (counts > 0).sum(axis=0)
+    tested = present >= 2
     statistic, p = np.full((2, values.shape[1]), np.nan)
-    if tested.any():
-        cells = np.nan_to_num(values[:, tested])
-        statistic[tested] = _t(np.ones(len(cells)), cells, counts[tested])
-        p[tested] = _family_wise(statistic[tested], cells, counts[tested], resamples, seed)
+    if not tested.any():
+        return MaxT(statistic, p)
+    cells, present = sums[:, tested], present[tested]
+    found = _t(np.ones((1, len(cells))), cells, present)[0]
+    flips = _largest(cells, present, resamples, seed, sides)
+    reached = (flips[:, None] >= np.abs(found) * (1 - ROUNDING)).sum(axis=0)
+    data_itself = 0 if len(flips) == 2 ** len(cells) else 1
+    statistic[tested] = found
+    p[tested] = np.where(found > 0, (reached + data_itself) / (len(flips) + data_itself), 1.0)
     return MaxT(statistic, p)
 
 
-def _alike_in_gaps(values: np.ndarray) -> list[list[int]]:
-    """The cells, those together that the same examples have at the same draws."""
-    gaps = np.packbits(np.isnan(values).reshape(-1, values.shape[2]), axis=0)
-    alike = defaultdict(list)
-    for cell, pattern in enumerate(gaps.T):
-        alike[pattern.tobytes()].append(cell)
-    return list(alike.values())
+def detectable_mean(
+    values: np.ndarray,
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+    least: float = 0.0,
+) -> float:
+    """The smallest mean that `max_t_test` would find at p < 0.05 in 80 of 100 such samples.
 
-
-def _without_gaps(values: np.ndarray) -> np.ndarray:
-    """The examples that have any of the values, and the draws that these all have."""
-    present = ~np.isnan(values[:, :, 0])
-    examples = present.any(axis=1)
-    return values[examples][:, present[examples].all(axis=0)]
-
-
-def _interval(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Mean and both ends of the interval (3, M) of values (N, S, M) without gaps."""
-    units = values if len(values) > 1 else values.swapaxes(0, 1)
-    means = units.mean(axis=1)
-    mean = means.mean(axis=0)
-    if len(units) == 1:
-        return np.stack([mean, *np.full((2, len(mean)), np.nan)])
-    error = means.std(axis=0, ddof=1) / np.sqrt(len(units))
-    if len(units) < FEWEST_RESAMPLED:
-        below, above = student.ppf(TAILS, len(units) - 1)[:, None]
-    else:
-        below, above = _bootstrap_t(units - mean, error, resamples, seed)
-    return np.stack([mean, mean - above * error, mean - below * error])
-
-
-def _bootstrap_t(units: np.ndarray, error: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Quantiles (2, M) of the studentized means of resamples of centred values (N, S, M)."""
-    count, draws, cells = units.shape
+    values: (N, M), of two pictures at least. A cell of the family's typical spread (the root mean
+    square over its cells) is meant, its t compared with the family's own critical value; t is
+    taken to be noncentral, which holds for normal values. Infinite where nothing can be found.
+    """
+    sums, counts = by_picture(values - least, pictures)
+    present = (counts > 0).sum(axis=0)
+    tested = present >= 2
+    if not tested.any():
+        return np.inf
+    cells = Units(sums[:, tested], counts[:, tested])
+    flips = np.sort(_largest(cells.sums, present[tested], resamples, seed, 2))[::-1]
+    data_itself = 0 if len(flips) == 2 ** len(sums) else 1
+    allowed = int(np.ceil(SIGNIFICANT * (len(flips) + data_itself) - data_itself)) - 1
+    if allowed < 2:  # the data's own flip and its opposite reach it always
+        return np.inf
+    freedom = len(sums) - 1
     random = np.random.default_rng(seed)
+    spread = np.sqrt(random.chisquare(freedom, POWER_DRAWS) / freedom)
+    needed = np.quantile(flips[allowed] * spread - random.normal(size=POWER_DRAWS), POWER)
+    return float(least + needed * np.sqrt(np.mean(_error(cells) ** 2)))
+
+
+def selection_frequencies(
+    values: np.ndarray, resamples: int, seed: int, pictures: Sequence[str] | None = None
+) -> np.ndarray:
+    """The share of resamples of pictures in which each cell has the family's largest mean: (M,).
+
+    Cells that are alike to rounding share one. What is often chosen cannot be told from the best:
+    the frequencies say between which cells the data do not decide (Efron & Tibshirani 1993,
+    chapter 6, of a statistic that is the name of a cell). NaN below six pictures.
+    """
+    units = by_picture(values, pictures)
+    there = units.pictures > 0
+    if len(units.sums) < FEWEST_PICTURES or not there.any():
+        return np.full(values.shape[1], np.nan)
+    chosen = np.zeros(values.shape[1])
+    for weights in _resampled(units.sums, resamples, seed):
+        means = (weights @ units.sums) / _or_nan(weights @ units.counts)
+        means = np.where(np.isnan(means), -np.inf, means)
+        best = means >= means.max(axis=1, keepdims=True) - ROUNDING
+        chosen += (best / best.sum(axis=1, keepdims=True)).sum(axis=0)
+    return np.where(there, chosen / resamples, np.nan)
+
+
+def heterogeneity_test(
+    values: np.ndarray,
+    groups: Sequence[str],
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+) -> float:
+    """The p of groups that differ in some cell: NaN with one group, or where nothing varies.
+
+    values: (N, M). The statistic is the largest share of a cell's variance that lies between
+    groups, its distribution that under permuted labels. What is permuted is a picture's mean in a
+    group: a picture in several groups has several, whose likeness makes groups look more alike, so
+    that the test errs towards finding nothing.
+    """
+    of = [np.arange(len(values)) if pictures is None else pictures, groups]
+    units = pd.DataFrame(values).groupby([np.asarray(key) for key in of]).mean()
+    labels = pd.factorize(units.index.get_level_values(1), sort=True)[0]
+    cells = units.to_numpy()[:, (units.max() - units.min() > ROUNDING).to_numpy()]
+    if labels.max(initial=0) < 1 or not cells.size:
+        return np.nan
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], np.arange(labels.max() + 1))
+    there = (~np.isnan(cells)).astype(float)
+    centred = np.nan_to_num(cells - np.nanmean(cells, axis=0))
+    total = (centred**2).sum(axis=0)
+
+    def between(shuffled: np.ndarray) -> float:
+        sums = np.add.reduceat(centred[shuffled], starts, axis=0)
+        sizes = np.add.reduceat(there[shuffled], starts, axis=0)
+        return float(np.max((sums**2 / np.maximum(sizes, 1)).sum(axis=0) / total))
+
+    found = between(order)
+    random = np.random.default_rng(seed)
+    reached = sum(
+        between(random.permutation(len(cells))) >= found - ROUNDING for _ in range(resamples)
+    )
+    return (reached + 1) / (resamples + 1)
+
+
+def _gaffke(
+    units: Units, lowest: np.ndarray, highest: np.ndarray, resamples: int, seed: int
+) -> np.ndarray:
+    """Both ends (2, M) of the interval of bounded values."""
+    sums, counts = units
+    size = counts.sum(axis=0) / (counts > 0).sum(axis=0)
+    random = np.random.default_rng(seed)
+    means: list[list[np.ndarray]] = [[], []]
+    for size_of_block in _blocks(sums, resamples):
+        weights = random.standard_exponential((size_of_block, len(sums) + 1))  # times their sum
+        added = weights[:, :1] * size
+        whole, number = weights[:, 1:] @ sums, weights[:, 1:] @ counts + added
+        for end, bound in zip(means, (lowest, highest), strict=True):
+            end.append((whole + added * bound) / number)
+    return np.stack(
+        [
+            np.quantile(np.concatenate(end), tail, axis=0)
+            for end, tail in zip(means, TAILS, strict=True)
+        ]
+    )
+
+
+def _bootstrap_t(units: Units, resamples: int, seed: int) -> np.ndarray:
+    """Both ends (2, M) of the studentized bootstrap's interval."""
+    mean, error = units.mean, _error(units)
+    counts = units.counts
+    centred = units.sums - counts * mean
     blocks = []
-    for start in range(0, resamples, RESAMPLES_A_BLOCK):
-        size = min(RESAMPLES_A_BLOCK, resamples - start)
-        drawn = random.integers(count, size=(size, count, 1)) * draws
-        drawn = drawn + random.integers(draws, size=(size, count, draws))
-        weights = csr_matrix(
-            (
-                np.full(drawn.size, 1 / draws),
-                drawn.reshape(-1),
-                np.arange(0, drawn.size + 1, draws),
-            ),
-            shape=(size * count, count * draws),
+    for weights in _resampled(centred, resamples, seed):
+        number = _or_nan(weights @ counts)
+        moved = (weights @ centred) / number
+        squares = (
+            weights @ centred**2
+            - 2 * moved * (weights @ (centred * counts))
+            + moved**2 * (weights @ counts**2)
         )
-        means = (weights @ units.reshape(-1, cells)).reshape(size, count, cells)
-        spread = means.std(axis=1, ddof=1) / np.sqrt(count)
-        spread[spread <= ROUNDING * error] = np.nan
-        blocks.append(means.mean(axis=1) / spread)
-    studentized = np.concatenate(blocks)
-    # Where all values of a cell are one, so are its interval's ends, whatever the quantiles.
-    studentized[:, np.isnan(studentized).all(axis=0)] = 0
-    return np.nanquantile(studentized, TAILS, axis=0)
+        present = weights @ (counts > 0)
+        spread = np.sqrt(np.maximum(squares, 0) * present / np.maximum(present - 1, 1)) / number
+        # Where all values of a cell are one, so are its interval's ends.
+        spread = np.maximum(np.nan_to_num(spread), np.where(error > 0, LEAST_SPREAD * error, 1))
+        blocks.append(np.nan_to_num(moved) / spread)
+    below, above = np.quantile(np.concatenate(blocks), TAILS, axis=0)
+    return np.stack([mean - above * error, mean - below * error])
 
 
-def _t(signs: np.ndarray, cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Student's t (…, M) of cells (N, M), gaps filled with 0, under signs (…, N).
+def _error(units: Units) -> np.ndarray:
+    """The standard error (M,) of the mean over examples, from the pictures' spread."""
+    sums, counts = units
+    residuals = sums - counts * units.mean
+    present = (counts > 0).sum(axis=0)
+    variance = (residuals**2).sum(axis=0) * present / np.maximum(present - 1, 1)
+    return np.sqrt(variance) / counts.sum(axis=0)
+
+
+def _resampled(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each picture is drawn, (B, P) a block, in resamples with replacement."""
+    random = np.random.default_rng(seed)
+    chances = np.full(len(sums), 1 / len(sums))
+    for size in _blocks(sums, resamples):
+        yield random.multinomial(len(sums), chances, size=size).astype("float64")
+
+
+def _blocks(sums: np.ndarray, resamples: int) -> Iterator[int]:
+    """The sizes of blocks of resamples of sums (P, M); results do not depend on them."""
+    size = max(1, NUMBERS_A_BLOCK // max(sums.shape))
+    for start in range(0, resamples, size):
+        yield min(size, resamples - start)
+
+
+def _largest(
+    cells: np.ndarray, present: np.ndarray, resamples: int, seed: int, sides: int
+) -> np.ndarray:
+    """The family's largest |t| (sides 1: t) under each sign flip."""
+    units = len(cells)
+    if 2**units <= resamples:
+        every = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+        signs = 1.0 - 2.0 * every
+    else:
+        signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(resamples, units))
+    flipped = _t(signs, cells, present)
+    return (np.abs(flipped) if sides == 2 else flipped).max(axis=1)
+
+
+def _t(signs: np.ndarray, cells: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Student's t (F, M) of pictures' sums (P, M), gaps filled with 0, under signs (F, P).
 
     From the ratio of mean and root mean square, which alone changes with the signs.
     """
-    length = np.sqrt(counts * (cells**2).sum(axis=0))
+    length = np.sqrt(present * (cells**2).sum(axis=0))
     ratio = signs @ (cells / np.where(length > 0, length, 1))
-    return ratio * np.sqrt((counts - 1) / np.maximum(1 - ratio**2, ROUNDING))
+    return ratio * np.sqrt((present - 1) / np.maximum(1 - ratio**2, ROUNDING))
 
 
-def _family_wise(
-    statistic: np.ndarray, cells: np.ndarray, counts: np.ndarray, resamples: int, seed: int
-) -> np.ndarray:
-    """The share of sign flips whose largest |t| reaches each |statistic|: (M,)."""
-
-    def largest(signs: np.ndarray, axis: int) -> np.ndarray:
-        return np.abs(_t(signs, cells, counts)).max(axis=-1)
-
-    flips = permutation_test(
-        (np.ones(len(cells)),),
-        largest,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        alternative="greater",
-        rng=np.random.default_rng(seed),
-    ).null_distribution
-    reached = (flips[:, None] >= np.abs(statistic) * (1 - ROUNDING)).sum(axis=0)
-    data_itself = 0 if len(flips) == 2 ** len(cells) else 1
-    return (reached + data_itself) / (len(flips) + data_itself)
+def _or_nan(counts: np.ndarray) -> np.ndarray:
+    return np.where(counts > 0, counts, np.nan)

@@ -15,21 +15,26 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import typst
-from matplotlib.colors import to_hex
+from plotnine import ggplot
 
 from blip_tracing.drawing.figures import save_figure
-from blip_tracing.drawing.journal_figures import WIDTHS, mean_levels
-from blip_tracing.drawing.palette import HAIRLINE, INK, ORANGE, PALE_INK, PALETTE
+from blip_tracing.drawing.journal_figures import WIDTHS, depth_curve, mean_levels
+from blip_tracing.drawing.palette import GAINS, HAIRLINE, INK, LOSSES, PALE_INK
 from blip_tracing.given.pictures import small_picture
-from blip_tracing.printing.page import clean_runs, controls_table, means_table, verdicts_table
+from blip_tracing.printing.page import (
+    clean_runs,
+    controls_table,
+    means_table,
+    overview_table,
+    verdicts_table,
+)
 from blip_tracing.telling.fonts import FONT
-from blip_tracing.telling.story import Example, MapGroup, Story
+from blip_tracing.telling.told import Example, MapGroup, Story
 from blip_tracing.telling.words import brief, printable
 
 PICTURE_PIXELS = 500
 NOTHING = "–"
 FONTS = Path(matplotlib.get_data_path(), "fonts/ttf")
-EIGHTHS = [eighth / 8 for eighth in range(1, 9)]
 
 
 def write_document(
@@ -55,35 +60,64 @@ def write_document(
 def content_of(story: Story, folder: Path) -> dict[str, Any]:
     """What the template shows, by the names that it uses; its pictures are put into the folder."""
     return {
-        **{name: value for name, value in vars(story).items() if isinstance(value, str | tuple)},
+        **{name: value for name, value in vars(story).items() if isinstance(value, str)},
+        "findings": story.findings,
+        "methods": story.methods,
         "examples": [
             shown_example(example, folder / f"picture_{number}.jpg")
             for number, example in enumerate(story.examples)
         ],
+        "strip": shown_strip(story),
+        "overview": columns_of(overview_table(story.overview)),
+        "overview_caption": story.overview.caption if story.overview else "",
+        "depths": [
+            {
+                "title": curve.title,
+                "caption": curve.caption,
+                "chart": drawn(
+                    depth_curve(curve, WIDTHS["two_columns"]), folder / f"depth_{number}"
+                ),
+            }
+            for number, curve in enumerate(story.depths)
+        ],
         "averages": [shown_maps(group) for group in story.averages],
+        "groups": columns_of(story.groups),
         "facts": story.facts.to_numpy().tolist(),
         "versions": story.versions.to_numpy().tolist(),
-        "chart": None if story.means.empty else chart_of(story.means, folder),
+        "chart": None if story.means.empty else drawn(
+            mean_levels(story.means, story.floors, WIDTHS["two_columns"]), folder / "noise_levels"
+        ),
         "means": columns_of(means_table(story.means)),
         "clean": clean_runs(story.means),
         "verdicts": columns_of(verdicts_table(story.verdicts)),
+        "able": columns_of(story.able),
+        "negatives": columns_of(story.negatives),
         "controls": columns_of(controls_table(story.controls)),
         "excluded": columns_of(story.excluded),
         "font": FONT,
         "colors": {
             "ink": INK, "pale": PALE_INK, "line": HAIRLINE,
-            # The palette begins a shade off white.
-            "gains": ["#ffffff", *map(to_hex, matplotlib.colormaps[PALETTE](EIGHTHS))],
-            "losses": ["#ffffff", ORANGE],
+            "gains": list(GAINS),
+            "losses": list(LOSSES),
         },
     }  # fmt: skip
 
 
-def chart_of(means: pd.DataFrame, folder: Path) -> str:
-    """Draw the means by noise level; the answer is the file's name."""
-    plot = mean_levels(means, WIDTHS["two_columns"])
-    (path,) = save_figure(plot, folder / "noise_levels", ["svg"])
+def drawn(plot: ggplot, stem: Path) -> str:
+    """Draw a chart beside the template; the answer is the file's name."""
+    (path,) = save_figure(plot, stem, ["svg"])
     return path.name
+
+
+def shown_strip(story: Story) -> dict[str, Any] | None:
+    """The first example at a glance: its number among the examples is 0."""
+    if story.strip is None:
+        return None
+    return {
+        "questions": story.strip.questions,
+        "caption": story.strip.caption,
+        "map": shown_maps(story.strip.map),
+    }
 
 
 def shown_example(example: Example, picture: Path) -> dict[str, Any]:
@@ -101,8 +135,8 @@ def shown_example(example: Example, picture: Path) -> dict[str, Any]:
 
 def shown_maps(group: MapGroup) -> dict[str, Any]:
     """A group whose maps are rows of cells: value (None where there is none), number, marked."""
-    maps = [{"title": one.title, **rows_of(one.cells)} for one in group.maps]
-    return {**vars(group), "maps": maps}
+    maps = [{"title": one.title, **rows_of(one.cells)} for one in group.maps if not one.idle]
+    return {**vars(group), "limit": group.limit, "maps": maps}
 
 
 def rows_of(cells: pd.DataFrame) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from blip_tracing.telling.told import INCLUDED, is_known
 from blip_tracing.telling.words import with_interval
 from blip_tracing.vocabulary.experiment import QUESTIONS
 from blip_tracing.vocabulary.roles import ALL
@@ -23,6 +24,7 @@ SYMBOLS = {
 LAST_LETTER = 0xFF
 NOTHING = "--"
 CHANGE, NORMALISED, CONTRAST = "probability_change", "normalised", "contrast"
+TURNED = "turned"
 
 
 def document(names: Iterable[str], template: str | os.PathLike[str]) -> str:
@@ -85,25 +87,33 @@ def baseline_table(baseline: pd.DataFrame, examples: Sequence[str]) -> str:
 
 def effects_table(summary: pd.DataFrame) -> str:
     """The effects of all cells of an experiment together, with intervals."""
-    rows = summary[summary["layer"].isna()]
+    rows = _counted(summary)
     caption = (
-        r"Effects, mean over all layers and positions, and over examples [95\,\% interval]. "
-        "Change: of the probability of the answer that is followed. Normalised: share of the logit "
-        "difference that is carried over. Contrast: of the probability with the null (an unrelated "
-        "example's state), without one with the floor (nothing restored)."
+        r"Effects, mean over all layers and positions, and over included examples [95\,\% "
+        r"interval, from six pictures on]. Change: of the probability of the answer that is "
+        "followed. Normalised: share of the logit difference that is covered. Contrast: change "
+        "minus that of an unrelated example's state (the null)."
     )
-    return _effects(rows, caption, "effects", by_role=False)
+    return _effects(rows[rows["layer"].isna()], caption, "effects", by_role=False)
 
 
 def role_effects_table(summary: pd.DataFrame) -> str:
     """The effects of each layer and role, with intervals and tests."""
-    rows = summary[summary["layer"].notna() & (summary["token_role"] != ALL)]
+    rows = _counted(summary)
     caption = (
-        r"Effects by layer and role of the token, mean over examples [95\,\% interval]. "
-        r"$t$ and $p$ test the contrast; $p$ is corrected for all layers and roles of an "
-        r"experiment at a site and a noise level."
+        r"Effects by layer and role of the token, mean over included examples [95\,\% interval, "
+        "from six pictures on]. Turned: share of examples in which at least half of the total "
+        "effect is covered. $p$: of the change against the floor and of the contrast against the "
+        "null, corrected for all layers and roles of an experiment at a site and a noise level; "
+        r"over all: for all of these too. Chosen: share of resamples in which the cell has the "
+        r"largest effect. $\circ$: marked. Known: the outcome is the same by construction."
     )
+    rows = rows[rows["layer"].notna() & (rows["token_role"] != ALL)]
     return _effects(rows, caption, "role-effects", by_role=True)
+
+
+def _counted(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary[(summary["group"] == ALL) & (summary["among"] == INCLUDED)]
 
 
 def replication_table(verdicts: pd.DataFrame) -> str:
@@ -190,30 +200,44 @@ def _of_examples(table: pd.DataFrame, examples: Sequence[str]) -> pd.DataFrame:
 
 
 def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str:
-    keys = ["experiment", "site", "noise_level", "token_role", "layer"]
+    keys = ["experiment", "site", "noise_level", "layer", "token_role"]
+    # Every experiment's layers in order, and the roles as the summary has them.
     rows = rows.assign(interval=rows.apply(interval, axis=1))
     wide = rows.pivot(index=keys, columns="quantity", values="interval")
-    tests = rows[rows["quantity"] == CONTRAST].set_index(keys)
+    tests = rows[rows["quantity"] == CHANGE].set_index(keys)
     cells = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
     # Not every run has all quantities: without a null there is no contrast.
-    wide = wide.reindex(cells, columns=[CHANGE, NORMALISED, CONTRAST])
+    wide = wide.reindex(cells, columns=[CHANGE, NORMALISED, CONTRAST, TURNED])
+    tests = tests.reindex(cells)
     named = wide.index.to_frame(index=False)
-    table = pd.DataFrame(
-        {
-            "Experiment": named["experiment"],
-            "Site": named["site"],
-            r"$\sigma$": named["noise_level"].map(lambda level: f"{level:g}", na_action="ignore"),
-            "Role": named["token_role"],
-            "Layer": named["layer"].map(lambda layer: f"{layer:.0f}", na_action="ignore"),
-            "Change": wide[CHANGE].to_numpy(),
+    columns = {
+        "Experiment": named["experiment"],
+        "Site": named["site"],
+        r"$\sigma$": named["noise_level"].map(lambda level: f"{level:g}", na_action="ignore"),
+        "Layer": named["layer"].map(lambda layer: f"{layer:.0f}", na_action="ignore"),
+        "Role": named["token_role"],
+        "Change": wide[CHANGE].to_numpy(),
+    }
+    if by_role:
+        columns |= {"Turned": wide[TURNED].to_numpy(), "Contrast": wide[CONTRAST].to_numpy()}
+        columns |= {
+            name: tests[column].map(number).to_numpy()
+            for name, column in (("$p$ (floor)", "p_floor"), ("$p$ (null)", "p_null"),
+                                 ("$p$ (all)", "p_study"), ("Chosen", "chosen"))
+        }  # fmt: skip
+        marked = tests["marked"].eq(True).to_numpy()
+        known = is_known(tests).to_numpy()
+        columns[""] = [
+            "known" if same else r"$\circ$" if mark else ""
+            for same, mark in zip(known, marked, strict=True)
+        ]
+    else:
+        columns |= {
             "Normalised": wide[NORMALISED].to_numpy(),
             "Contrast": wide[CONTRAST].to_numpy(),
-            "$t$": tests["t"].reindex(wide.index).map(lambda t: number(t, 2)).to_numpy(),
-            "$p$": tests["p_family"].reindex(wide.index).map(lambda p: number(p, 4)).to_numpy(),
         }
-    )
-    table = table.astype(object).fillna(NOTHING)
+    table = pd.DataFrame(columns).astype(object).fillna(NOTHING)
     if not by_role:
-        table = table.drop(columns=["Role", "Layer", "$t$", "$p$"])
+        table = table.drop(columns=["Role", "Layer"])
     words = [name for name in ("Experiment", "Site", "Role") if name in table]
     return booktabs(table, words, caption, label, size="scriptsize")

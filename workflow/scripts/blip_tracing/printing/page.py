@@ -22,11 +22,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from blip_tracing.drawing import palette
 from blip_tracing.given.pictures import small_picture
 from blip_tracing.telling.fonts import FILES, FONT, font_file
-from blip_tracing.telling.story import CELLS, MARK, Map, MapGroup, Story
+from blip_tracing.telling.told import (
+    CELLS,
+    MEASURES,
+    DepthCurve,
+    Map,
+    MapGroup,
+    Overview,
+    OverviewRow,
+    RowEffect,
+    Story,
+)
 from blip_tracing.telling.words import (
     CLEAN_RUN,
+    NULL_LINE,
     brief,
     is_corrupted_alone,
+    percent,
+    signed,
     unsigned,
     with_interval,
 )
@@ -70,10 +83,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A map, row by row; a cell is None where a row has none at a layer."""
+    """A map, row by row; a cell is None where a row has none at a layer.
+
+    others: of each further measure its numbers, cell by cell, `-` for none.
+    """
 
     layers: tuple[int, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    others: Mapping[str, str]
 
     @property
     def letters(self) -> int:
@@ -106,6 +123,22 @@ class Line:
     points: tuple[Point, ...]
 
 
+@dataclass(frozen=True)
+class Chart:
+    """Lines over places from left to right.
+
+    thin: polylines of single examples behind them, as pairs of percent; unit: what a place's name
+    follows in words.
+    """
+
+    lines: tuple[Line, ...]
+    places: tuple[str, ...]
+    unit: str
+    across: str
+    up: str
+    thin: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+
 def page_of(story: Story, links: Links, template: str | os.PathLike[str]) -> str:
     """The story as HTML, by a Jinja template and the files that it includes from beside it."""
     path = Path(template)
@@ -126,17 +159,19 @@ def page_of(story: Story, links: Links, template: str | os.PathLike[str]) -> str
 def content_of(story: Story, links: Links) -> dict[str, Any]:
     """What the template shows, by the names that it uses."""
     groups = [*story.averages, *(group for example in story.examples for group in example.maps)]
-    grids = {one.name: grid_of(one, group) for group in groups for one in group.maps}
+    if story.strip:
+        groups.append(story.strip.map)
     return {
         "story": story,
         "links": links,
-        "grids": grids,
-        "mark": MARK,
+        "grids": {one.name: grid_of(one, group) for group in groups for one in group.maps},
+        "limits": groups[0].limits if groups else {},
+        "measures": MEASURES,
         "pictures": {
             example.picture: picture_address(example.picture) for example in story.examples
         },
-        "lines": list(lines_of(story.means)),
-        "levels": [f"{level:g}" for level in _levels(story.means)],
+        "depths": [(curve, depth_chart(curve)) for curve in story.depths],
+        "noise": noise_chart(story) if len(story.means) else None,
         "means": means_table(story.means),
         "clean": clean_runs(story.means),
         "verdicts": verdicts_table(story.verdicts),
@@ -144,7 +179,52 @@ def content_of(story: Story, links: Links) -> dict[str, Any]:
         "fills": {step: palette.fill(step / STEPS) for step in range(-STEPS, STEPS + 1)},
         "palette": palette,
         "font": FONT,
+        "asked": merged_questions,
+        "steps": strip_steps,
+        "signed": signed,
     }
+
+
+# ---- the overview ------------------------------------------------------------------------------
+
+
+def merged_questions(row: OverviewRow) -> list[tuple[str, str]]:
+    """Both questions as one: runs of words, and what stands in their place in the source question.
+
+    The latter is "" where both have the same words.
+    """
+    base, source = (list(question) for question in row.questions)
+    parts: list[tuple[str, str]] = []
+    while base or source:
+        if base and source and not base[0][1] and not source[0][1]:
+            parts.append((base.pop(0)[0], ""))
+            source.pop(0)
+            continue
+        runs = [_pop_differing(words) for words in (base, source)]
+        parts.append((runs[0] or "–", runs[1] or "–"))
+    return parts
+
+
+def _pop_differing(words: list[tuple[str, bool]]) -> str:
+    taken = []
+    while words and words[0][1]:
+        taken.append(words.pop(0)[0])
+    return " ".join(taken)
+
+
+def strip_steps(effect: RowEffect, limit: float) -> list[str]:
+    """The class of colour of each layer's change; "" where there is none to see."""
+    return [colour_of(step_of(change, limit)) for change in effect.changes]
+
+
+def step_of(value: float, limit: float) -> int:
+    """The step of colour of a value; limit: the value at the end of the scale."""
+    return 0 if math.isnan(value) else round(STEPS * max(-1, min(1, value / limit)))
+
+
+def colour_of(step: int) -> str:
+    """The class by which the page's style knows a step of colour."""
+    return f"{'gain' if step > 0 else 'loss'}{abs(step)}" if step else ""
 
 
 # ---- maps and the chart ------------------------------------------------------------------------
@@ -157,7 +237,16 @@ def grid_of(one: Map, group: MapGroup) -> Grid:
     for _, cells in one.cells.groupby("place"):
         there = {cell["layer"]: cell_of(cell, group.limit) for cell in cells.to_dict("records")}
         rows.append((cells["label"].iloc[0], tuple(there.get(layer) for layer in layers)))
-    return Grid(layers, tuple(rows))
+    others = {measure: _numbers(one.cells, measure, layers) for measure in MEASURES[1:]}
+    return Grid(layers, tuple(rows), others)
+
+
+def _numbers(cells: pd.DataFrame, measure: str, layers: tuple[int, ...]) -> str:
+    table = cells.pivot(index="place", columns="layer", values=measure).reindex(columns=layers)
+    # Adding 0 takes the sign from a rounded -0.
+    return " ".join(
+        "-" if math.isnan(value) else f"{round(value, 2) + 0:g}" for value in table.to_numpy().flat
+    )
 
 
 def cell_of(cell: Mapping[Hashable, Any], limit: float) -> Cell:
@@ -166,41 +255,68 @@ def cell_of(cell: Mapping[Hashable, Any], limit: float) -> Cell:
     details = [f"{name}: {text}" for name, text in cell.items() if name not in CELLS and text]
     return Cell(
         number=brief(value),
-        step=0 if math.isnan(value) else round(STEPS * max(-1, min(1, value / limit))),
+        step=step_of(value, limit),
         marked=cell["marked"],
         told="\n".join([with_interval(value, cell["low"], cell["high"]), *details]),
     )
 
 
-def lines_of(means: pd.DataFrame) -> Iterator[Line]:
-    """The runs of the chart in their order: as many as there are."""
-    levels = _levels(means)
-    runs = {str(run): rows for run, rows in means.groupby("run", sort=False)}
+def noise_chart(story: Story) -> Chart:
+    """The means by noise level."""
+    levels = _places(story.means, "noise_level")
+    names = tuple(f"{level:g}" for level in levels)
+    return Chart(
+        tuple(lines_of(story.means, "noise_level")), names, "σ = ", "noise level σ",
+        "mean p(base answer)", tuple(thin_lines(story.floors, levels)),
+    )  # fmt: skip
+
+
+def depth_chart(curve: DepthCurve) -> Chart:
+    """The shares by layer."""
+    names = tuple(f"{layer:g}" for layer in _places(curve.lines, "layer"))
+    lines = tuple(lines_of(curve.lines, "layer"))
+    return Chart(lines, names, "layer ", "layer", "share of examples turned")
+
+
+def lines_of(rows: pd.DataFrame, across: str) -> Iterator[Line]:
+    """The runs of a chart in their order: as many as there are; across: the column of places."""
+    levels = _places(rows, across)
+    runs = {str(run): of_run for run, of_run in rows.groupby("run", sort=False)}
     noisy = [run for run in runs if run != CLEAN_RUN]
     apart = min(APART, SPREAD / max(1, len(noisy)))
-    for run, rows in runs.items():
+    for run, of_run in runs.items():
         if run == CLEAN_RUN:
-            # The same at all noise levels.
+            # The same at all places.
             places = {level: float(place) for place, level in enumerate(levels)}
-            rows = rows.drop(columns="noise_level").merge(
-                pd.DataFrame({"noise_level": levels}), how="cross"
-            )
+            of_run = of_run.drop(columns=across).merge(pd.DataFrame({across: levels}), how="cross")
         else:
             # Side by side, so that no interval hides another.
             side = apart * (noisy.index(run) - (len(noisy) - 1) / 2)
             places = {level: place + side for place, level in enumerate(levels)}
         points = tuple(
-            _point(row, 100 * (places[row["noise_level"]] + 0.5) / len(levels))
-            for row in rows.to_dict("records")
+            _point(row, 100 * (places[row[across]] + 0.5) / len(levels))
+            for row in of_run.to_dict("records")
         )
         yield Line(run, *_look(run, noisy), points)
+
+
+def thin_lines(
+    floors: pd.DataFrame, levels: list[float]
+) -> Iterator[tuple[tuple[float, float], ...]]:
+    """A polyline an example."""
+    places = {level: 100 * (place + 0.5) / len(levels) for place, level in enumerate(levels)}
+    for _, rows in floors.groupby("example", sort=False):
+        yield tuple(
+            (places[level], 100 * mean)
+            for level, mean in zip(rows["noise_level"], rows["mean"], strict=True)
+        )
 
 
 def _look(run: str, noisy: list[str]) -> tuple[str, str, str]:
     """Colour, dash and shape of a run's line; all restored sites look different."""
     if run == CLEAN_RUN:
         return palette.INK, "fine", "none"
-    if is_corrupted_alone(run):
+    if is_corrupted_alone(run) or run.startswith(NULL_LINE):
         return palette.ORANGE, "short", "square"
     number = noisy.index(run)
     return (
@@ -215,20 +331,54 @@ def _point(row: Mapping[Hashable, Any], x: float) -> Point:
     return Point(x, 100 * row["mean"], low, high, _mean_and_interval(row))
 
 
-def _levels(means: pd.DataFrame) -> list[float]:
-    return sorted(means["noise_level"].dropna().unique())
+def _places(rows: pd.DataFrame, across: str) -> list[float]:
+    return sorted(rows[across].dropna().unique())
 
 
 # ---- tables ------------------------------------------------------------------------------------
 
 
+def overview_table(overview: Overview | None) -> pd.DataFrame:
+    """The overview in words, of the examples that are shown one by one."""
+    if overview is None:
+        return pd.DataFrame()
+    rows = []
+    for row in overview.rows:
+        if not row.shown:
+            continue
+        asked = " ".join(
+            f"{ours} | {theirs}" if theirs else ours for ours, theirs in merged_questions(row)
+        )
+        told = {"example": row.example, "question": asked, "answers": " → ".join(row.answers),
+                "p(base)": f"{row.p_clean:.2f}"}  # fmt: skip
+        if not math.isnan(overview.level):
+            told["floor"] = f"{row.floor:.2f}"
+        for name, effect in zip(overview.experiments, row.effects, strict=True):
+            told[f"{name}: total effect"] = signed(effect.total_effect, 2)
+            told[f"{name}: turns to"] = "" if effect.depth is None else f"{effect.depth}"
+            told[f"{name}: null"] = signed(effect.null, 2)
+        told |= {"group": row.group} if overview.grouped else {}
+        rows.append({**told, "flags": "; ".join(row.flags)})
+    return pd.DataFrame(rows)
+
+
 def means_table(means: pd.DataFrame) -> pd.DataFrame:
-    """The means in words: a row a noise level, a column a run; the clean run has no level."""
+    """The means in words: a row a noise level, a column a run; the clean run has no level.
+
+    And of corrupted runs how large the noise is, and what it did.
+    """
+    if means.empty:
+        return pd.DataFrame()
     noisy = means[means["noise_level"].notna()]
     words = noisy.assign(text=[_mean_and_interval(row) for row in noisy.to_dict("records")])
     table = words.pivot(index="noise_level", columns="run", values="text")
     table = table[list(dict.fromkeys(words["run"]))].rename_axis(columns=None, index="σ")
-    return table.rename(index="{:g}".format).reset_index()
+    corrupted = noisy.dropna(subset="hidden").drop_duplicates("noise_level")
+    of_level = corrupted.set_index("noise_level").reindex(table.index)
+    table.insert(0, "σ / sd", of_level["noise_in_sd"].map("{:.2g}".format, na_action="ignore"))
+    table["hid the answer"] = of_level["hidden"].map(percent, na_action="ignore")
+    table["third answers"] = of_level["third"].map(percent, na_action="ignore")
+    return table.fillna("").rename(index="{:g}".format).reset_index()
 
 
 def clean_runs(means: pd.DataFrame) -> list[str]:
@@ -242,7 +392,9 @@ def verdicts_table(verdicts: pd.DataFrame | None) -> pd.DataFrame:
     if verdicts is None:
         return pd.DataFrame()
     return verdicts.assign(
-        expected=["" if pd.isna(count) else round(count, 1) for count in verdicts["expected"]]
+        expected=["" if pd.isna(count) else round(count, 1) for count in verdicts["expected"]],
+        shift=["" if pd.isna(layers) else f"{layers:g}" for layers in verdicts["shift"]],
+        power=["" if pd.isna(share) else percent(share) for share in verdicts["power"]],
     )
 
 

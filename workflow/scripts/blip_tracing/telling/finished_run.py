@@ -13,9 +13,10 @@ import pyarrow.dataset as ds
 
 from blip_tracing.machinery.files import read_record
 from blip_tracing.machinery.tables import PARQUET, read_table
-from blip_tracing.telling.story import Run
+from blip_tracing.telling.overview import read_turns
+from blip_tracing.telling.told import Run
 
-CONTROLS = "controls"
+CONTROLS, EFFECTS = "controls", "effects"
 # A control vouches for something only where a fault would be far beyond what is tolerated.
 TELLING = 10
 
@@ -27,7 +28,7 @@ def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run
     """
     shown = list(params.pictures)
     # A row a cell: of a large sheet these are not read whole.
-    of_shown = ("effects", *params.config["experiments"])
+    of_shown = (EFFECTS, *params.config["experiments"])
     tables = {
         name: read_table(path, shown if name in of_shown else None)
         for name, path in files.items()
@@ -35,6 +36,8 @@ def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run
     }
     if CONTROLS in files:
         tables[CONTROLS] = count_controls(files[CONTROLS])
+    if EFFECTS in files:
+        tables["turns"] = read_turns(files[EFFECTS], tables["families"])
     return Run(
         config=params.config,
         config_files=params.config_files,
@@ -54,7 +57,7 @@ def count_controls(path: str | os.PathLike[str]) -> pd.DataFrame:
     Reads five columns, since the nulls of a large sheet are millions of rows.
     """
     keys, numbers = ["experiment", "control"], ["difference", "tolerance", "effect"]
-    # Guessed types would go wrong: the control "null" is a word, and it has no difference.
+    # Guessed types would go wrong: an unrelated example's rows have no difference.
     types = {**dict.fromkeys(keys, pa.string()), **dict.fromkeys(numbers, pa.float64())}
     csv = ds.CsvFileFormat(convert_options=pa.csv.ConvertOptions(column_types=types))
     kind: Any = "parquet" if Path(path).suffix == PARQUET else csv

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_RESAMPLED
+from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
 from blip_tracing.telling.phrases import followed_words, reference_of, run_words, title_of
-from blip_tracing.telling.story import Run, Story, recorded
-from blip_tracing.telling.words import how_many
+from blip_tracing.telling.story import recorded
+from blip_tracing.telling.told import Run, Story
+from blip_tracing.telling.words import how_many, level_words, percent
 from blip_tracing.vocabulary import experiment as vocabulary
 from blip_tracing.vocabulary.experiment import Experiment
-from blip_tracing.vocabulary.tables import NULL
+from blip_tracing.vocabulary.tables import UNRELATED
 
 LINE = 100
 
@@ -52,10 +54,17 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "layers": config["model"]["layers"]["encoder"],
         "examples": run.count,
         "experiments": [experiment_facts(experiment) for experiment in run.experiments],
-        "corrupted": list({asked.corrupted.name: run_facts(asked.corrupted)
+        "corrupted": list({asked.corrupted.name: run_facts(run, asked.corrupted)
                            for asked in run.experiments if asked.corrupted}.values()),
-        "null_draws": config["controls"]["null_draws"],
-        "null": NULL in set(story.controls["control"]),
+        "null_draws": config["controls"].get("null_draws"),
+        "donors": config["controls"]["donors"],
+        "matched": _matched(run),
+        "least_effect": config["effects"]["least_effect"],
+        "tested": bool(run.experiments) and bool(run.tables["families"]["tested"].any()),
+        "primary": [primary_facts(run, experiment) for experiment in run.experiments],
+        "differing": run.differing,
+        "false_marks": story.negatives_caption.split(". ")[0] if story.negatives_caption else "",
+        "null": UNRELATED in set(story.controls["control"]),
         "telling": f"{telling:,}" if telling else "",
         "idle": f"{idle:,}" if idle else "",
         "largest": f"{known['largest'].max():.1g}" if len(known) else "",
@@ -63,7 +72,7 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "roles": [rule["role"] for rule in config["effects"]["roles"]],
         "resamples": config["effects"]["resamples"],
         "confidence": CONFIDENCE,
-        "fewest_resampled": FEWEST_RESAMPLED,
+        "fewest": FEWEST_PICTURES,
         "excluded_caption": story.excluded_caption,
         "excluded": story.excluded.to_dict("records"),
         "versions": list(story.versions.itertuples(index=False, name=None)),
@@ -82,18 +91,35 @@ def experiment_facts(experiment: Experiment) -> dict[str, Any]:
         "reference": reference_of(experiment),
         "paired": experiment.receiver.question != experiment.donor.question,
         "restores": bool(experiment.receiver.corruption),
+        "lowers": experiment.direction < 0,
     }
 
 
-def run_facts(run: vocabulary.Run) -> dict[str, Any]:
+def run_facts(run: Run, noisy: vocabulary.Run) -> dict[str, Any]:
     """What the template says of a corrupted run."""
-    assert run.corruption is not None
+    assert noisy.corruption is not None
+    means = run.tables["run_means"]
+    sd = means.loc[means["run"] == noisy.name, "state_sd"].mean()
     return {
-        "name": run.name,
-        "levels": [f"{level:g}" for level in sorted(run.levels)],
-        "draws": run.draws,
-        "seed": run.corruption.seed,
+        "name": noisy.name,
+        "levels": [f"{level:g}" for level in sorted(noisy.levels)],
+        "draws": noisy.draws,
+        "seed": noisy.corruption.seed,
+        "state_sd": "" if pd.isna(sd) else f"{sd:.2g}",
     }
+
+
+def primary_facts(run: Run, experiment: Experiment) -> str:
+    """`Tracing at encoder.block_input and σ = 5`."""
+    primary = run.primary(experiment)
+    level = level_words(primary["noise_level"])
+    return f"{title_of(experiment)} at {primary['site']}{f' and {level}' if level else ''}"
+
+
+def _matched(run: Run) -> str:
+    """The share of the null's states that come from a token of the same role and place."""
+    shares = run.tables["families"]["matched_share"] if run.experiments else pd.Series(dtype=float)
+    return "" if shares.isna().all() else percent(shares.mean())
 
 
 def lines_of(paragraph: str) -> str:

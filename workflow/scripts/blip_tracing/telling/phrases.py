@@ -14,11 +14,13 @@ LAYERS_AND_SITES = (
 )
 
 SOURCES = (
-    "V. Palit, R. Pandey, A. Arora, P. P. Liang, “Towards Vision-Language Mechanistic "
-    "Interpretability: A Causal Tracing Tool for BLIP”, ICCV workshops 2023, which brings to BLIP "
-    "the causal tracing of K. Meng, D. Bau, A. Andonian, Y. Belinkov, “Locating and Editing "
-    "Factual Associations in GPT”, NeurIPS 2022. This report replicates A. Arora's pyvene tutorial "
-    "“Intervening on Vision-Language Models”, 2023."
+    "This report follows A. Arora's pyvene tutorial “Intervening on Vision-Language Models”, 2023, "
+    "which is in part based on V. Palit, R. Pandey, A. Arora, P. P. Liang, “Towards "
+    "Vision-Language Mechanistic Interpretability: A Causal Tracing Tool for BLIP”, ICCV workshops "
+    "2023. Causal tracing is by K. Meng, D. Bau, A. Andonian, Y. Belinkov, “Locating and Editing "
+    "Factual Associations in GPT”, NeurIPS 2022. The corruptions differ: Meng et al. put noise on "
+    "the subject's tokens alone, Palit et al. on the states of the picture, the tutorial and this "
+    "report on all tokens of the question; the picture is never corrupted here."
 )
 
 
@@ -62,6 +64,18 @@ def moves_words(experiment: Experiment) -> str:
     return "raises" if experiment.direction > 0 else "lowers"
 
 
+def turns_words(experiment: Experiment) -> str:
+    """What an intervention does that covers at least half of the total effect."""
+    if experiment.direction < 0:
+        return "takes the answer away"
+    return "brings the answer back" if experiment.receiver.corruption else "turns the answer"
+
+
+def acted_words(experiment: Experiment) -> str:
+    """What is done to a state, as a finding begins."""
+    return "restoring" if experiment.receiver.corruption else "replacing"
+
+
 def method_of(experiment: Experiment) -> str:
     """What is done, and what a large effect says."""
     done = (
@@ -72,18 +86,19 @@ def method_of(experiment: Experiment) -> str:
     answer = followed_words(experiment)
     if experiment.receiver.corruption:
         return (
-            f"{done} Where the {answer} becomes more probable than with the noise alone (the "
-            "floor), that place carries what the answer needs."
+            f"{done} The more probable the {answer} becomes than with the noise alone (the floor), "
+            "the further that one state suffices to bring it back, given the clean picture and "
+            "noise at all other tokens: this is sufficiency, and says nothing of what is necessary."
         )
     if experiment.donor.corruption:
         return (
             f"{done} Where the {answer} becomes less probable than in "
-            f"{run_words(experiment.receiver)}, the answer needs what the noise takes from that "
-            "place."
+            f"{run_words(experiment.receiver)}, noise at that one place goes so far to take the "
+            "answer away, all other states being clean."
         )
     return (
-        f"{done} Where the {answer} becomes probable, that place carries what the two questions "
-        "differ in."
+        f"{done} The more probable the {answer} becomes, the further that one state suffices to "
+        "turn the answer: this is sufficiency, and says nothing of what is necessary."
     )
 
 
@@ -100,7 +115,8 @@ def how_to_read(experiment: Experiment) -> str:
     if experiment.corrupted:
         return (
             f"{tile} Darker is a more probable {followed_words(experiment)}; compare tiles with "
-            "the run alone, not with 0. The strip above each map gives the mean over its tiles. "
+            "the floor (the run alone), not with 0. The title of each map gives the mean over its "
+            "tiles. "
             "Every draw of the noise is used for all layers, positions and σ alike (scaled by σ), "
             "so differences between tiles are not differences between draws."
         )

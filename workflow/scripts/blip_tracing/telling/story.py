@@ -9,182 +9,95 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from blip_tracing.meaning.effects import by_level
-from blip_tracing.meaning.statistics import FEWEST_RESAMPLED, mean_intervals
+from blip_tracing.meaning.statistics import FEWEST_PICTURES
+from blip_tracing.telling.findings import findings_of
+from blip_tracing.telling.maps import (
+    average_maps,
+    example_maps,
+    marks_caption,
+    own_marks_caption,
+)
+from blip_tracing.telling.overview import depth_curves, group_table, overview_of
 from blip_tracing.telling.phrases import (
     corrupted_words,
-    followed_words,
     method_of,
-    moves_words,
     reference_of,
     restored_words,
     title_of,
 )
+from blip_tracing.telling.told import (
+    Example,
+    Run,
+    Story,
+    Strip,
+    is_true,
+    sites_of,
+)
 from blip_tracing.telling.words import (
     CLEAN_RUN,
-    Pair,
     how_many,
+    level_words,
     pair_of,
-    position_labels,
+    percent,
     printable,
-    signed,
+    with_differences,
     with_interval,
 )
-from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, Experiment, experiments_of
-from blip_tracing.vocabulary.tables import CEILING, NO_OP, NULL
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS
+from blip_tracing.vocabulary.tables import CEILING, NO_OP, UNRELATED
 
-SIGNIFICANT = 0.05
-MARK = "○"
-LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-# What every map's table of cells holds; columns beside these are shown of a cell as they are.
-CELLS = ["layer", "place", "label", "value", "low", "high", "marked"]
 RUNNERS_UP = 2
 LEAST_SHOWN = 0.001
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 CONTROLS = {
     NO_OP: "a state is replaced by itself: nothing may change",
     CEILING: "the donor's states at all positions: its own run must come out",
-    NULL: "an unrelated example's state: no outcome is known, the tests compare with it",
+    UNRELATED: "an unrelated example's state (the null): tests compare with it",
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a finished run left behind, as far as the story needs it.
-
-    config: with its defaults filled in; pictures: example → path, in the sheet's order, of the
-    examples that are shown. tables: by name as in `results/tables/`, those that there are:
-    baseline, runs, tokens, run_means, summary, excluded and verdicts whole; effects and those of
-    the experiments of the shown examples; controls as `count_controls` counts them. provenance: by
-    the name of the stage. overrides: what was given on the command line with --config.
-    """
-
-    config: Mapping[str, Any]
-    config_files: Sequence[str]
-    pictures: Mapping[str, str]
-    tables: Mapping[str, pd.DataFrame]
-    provenance: Mapping[str, Mapping[str, Any]]
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def experiments(self) -> list[Experiment]:
-        """The experiments, in the configuration's order."""
-        return list(experiments_of(self.config).values())
-
-    @property
-    def count(self) -> int:
-        """The number of examples."""
-        return self.tables["runs"]["example"].nunique()
-
-
-@dataclass(frozen=True)
-class Map:
-    """One heatmap.
-
-    name: its own among all maps, of letters, digits, `_`, `.` and `-`, the same in every run.
-    cells: one row a cell: layer, place (the row, from the top, 0 first), label (the row's name),
-    value, low and high (95 % interval, NaN where there is none), marked, and then columns of text
-    (details, "" for none) named as a reader should see them.
-    """
-
-    name: str
-    title: str
-    cells: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class MapGroup:
-    """Heatmaps read side by side: the same rows, and one scale of colours from -limit to limit.
-
-    measure: what a cell's value is; rows: what the rows are; marks: what a marked cell is, or why
-    none is marked.
-    """
-
-    title: str
-    measure: str
-    rows: str
-    limit: float
-    caption: str
-    marks: str
-    maps: tuple[Map, ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One example that is shown.
-
-    answers: question, text, answer, probability, others (the next answers in words).
-    """
-
-    pair: Pair
-    picture: str
-    answers: pd.DataFrame
-    unknown_words: tuple[str, ...]
-    maps: tuple[MapGroup, ...]
-
-
-@dataclass(frozen=True)
-class Story:
-    """All that is told, in the order of telling.
-
-    findings: one sentence each. methods: what the experiments are. facts: fact, value. averages:
-    maps over roles. means: run, noise_level (NaN for the clean run), mean, low, high, examples,
-    draws; empty where nothing was traced. verdicts: quantity, compared, agree, expected, verdict,
-    where; or None. controls: experiment, control, meaning, checked, idle (those of them that could
-    not have failed), effect, largest (these missing where no outcome is known). excluded:
-    experiment, reason, examples, rows. versions: package, version. config: text of a configuration
-    file that gives the run again.
-    """
-
-    title: str
-    findings: tuple[str, ...]
-    methods: tuple[str, ...]
-    facts: pd.DataFrame
-    examples: tuple[Example, ...]
-    examples_caption: str
-    maps_caption: str
-    averages: tuple[MapGroup, ...]
-    means: pd.DataFrame
-    means_caption: str
-    verdicts: pd.DataFrame | None
-    verdicts_caption: str
-    controls: pd.DataFrame
-    controls_caption: str
-    excluded: pd.DataFrame
-    excluded_caption: str
-    command: str
-    versions: pd.DataFrame
-    config: str
 
 
 def tell(run: Run) -> Story:
     """The story of a run."""
-    averages = tuple(average_maps(run))
     means = noise_means(run)
     verdicts = list_verdicts(run)
     controls = list_controls(run)
     excluded = count_excluded(run)
+    examples = tuple(tell_example(run, example) for example in run.pictures)
+    groups, groups_caption = group_table(run)
+    able = list_able(run)
+    negatives, negatives_caption = list_negatives(run)
     return Story(
-        title=f"Causal tracing of {printable(run.config['model']['name'])}",
-        findings=tuple(_findings(run, controls, verdicts)),
+        title="Causal tracing of BLIP: where one state suffices",
+        lead=lead_of(run),
+        strip=strip_of(run, examples),
+        findings=tuple(findings_of(run, controls, verdicts)),
+        overview=overview_of(run),
         methods=tuple(map(method_of, run.experiments)),
         facts=list_facts(run),
-        examples=tuple(tell_example(run, example) for example in run.pictures),
+        examples=examples,
         examples_caption=_examples_caption(run),
         maps_caption=_maps_caption(run),
-        averages=averages,
+        depths=tuple(depth_curves(run)),
+        averages=tuple(average_maps(run)),
+        marks_caption=marks_caption(run),
+        groups=groups,
+        groups_caption=groups_caption,
         means=means,
-        means_caption=_means_caption(means),
+        floors=example_floors(run, means),
+        means_caption=_means_caption(run, means),
         verdicts=verdicts,
         verdicts_caption=_verdicts_caption(verdicts),
+        able=able,
+        able_caption=_able_caption(able),
+        negatives=negatives,
+        negatives_caption=negatives_caption,
         controls=controls,
         controls_caption=_controls_caption(controls),
         excluded=excluded,
@@ -193,6 +106,54 @@ def tell(run: Run) -> Story:
         versions=list_versions(run),
         config=yaml.safe_dump(
             run.config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
+        ),
+    )
+
+
+# ---- at a glance -------------------------------------------------------------------------------
+
+
+def lead_of(run: Run) -> str:
+    """The run in one sentence."""
+    model = printable(run.config["model"]["name"])
+    asked = how_many(run.count, "example")
+    if not run.experiments:
+        return f"{model} answered two questions about the picture of each of {asked}."
+    return (
+        f"In {asked}, a picture with two questions each, the state of one layer and one token of "
+        f"{model}'s question encoder was replaced at a time: where does a single state suffice to "
+        "change the answer, or to bring it back?"
+    )
+
+
+def strip_of(run: Run, examples: Sequence[Example]) -> Strip | None:
+    """The first example at a glance, with its map of the experiment that is not corrupted, else of
+    the first one; None where nothing was put in.
+    """
+    if not examples or not run.experiments:
+        return None
+    first = examples[0]
+    clean = [place for place, asked in enumerate(run.experiments) if not asked.corrupted]
+    experiment = run.experiments[clean[0] if clean else 0]
+    site = run.primary(experiment)["site"]
+    group = next(group for group in first.maps if group.title == title_of(experiment, site))
+    one = next(one for one in group.maps if one.primary)
+    shown = replace(one, name=f"strip-{one.name}", idle=False)
+    donor = first.pair.text(experiment.donor.question)
+    put = (
+        f"of the question “{donor}”"
+        if experiment.donor.question != experiment.receiver.question
+        else "of the clean run"
+    )
+    return Strip(
+        example=first,
+        questions=with_differences(first.pair.base_question, first.pair.source_question),
+        map=replace(group, maps=(shown,), idle=""),
+        caption=(
+            f"Each cell: how p({first.pair.answer(experiment.followed)}) changes when the state "
+            f"of that one layer (0 is the first block's input) and token is replaced by the one "
+            f"{put}. The floor is p({first.pair.answer(experiment.followed)}) with nothing put in, "
+            "the total effect what the whole other run has more."
         ),
     )
 
@@ -264,113 +225,24 @@ def _listed(words: Any) -> str:
     return ", ".join(words)
 
 
-# ---- averages over examples --------------------------------------------------------------------
-
-
-def average_maps(run: Run) -> Iterator[MapGroup]:
-    """Maps layer × role of the mean change in probability, one group an experiment and site."""
-    for experiment, site in _experiments(run):
-        summary = run.tables["summary"]
-        inside = (summary["experiment"] == experiment.name) & summary["layer"].notna()
-        limit = _limit(summary.loc[inside & _is(summary, "probability_change"), "mean"])
-        family = summary[inside & (summary["site"] == site)]
-        maps = tuple(
-            Map(
-                name=_name("average", experiment.name, site, level=level),
-                title=_level(level),
-                cells=_role_cells(rows, [rule["role"] for rule in run.config["effects"]["roles"]]),
-            )
-            for level, rows in _by_level(family)
-        )
-        count = int(family["examples"].max())
-        answer = followed_words(experiment)
-        yield MapGroup(
-            title=title_of(experiment, site),
-            measure=f"change in p({answer})",
-            rows="role",
-            limit=limit,
-            caption=(
-                f"{f'Mean over {count} examples of the change' if count > 1 else 'Change'} in "
-                f"p({answer}) when the state of one layer at a token of the role is put in. "
-                f"{reference_of(experiment)}"
-            ),
-            marks=_family_marks(family[_is(family, "contrast")]),
-            maps=maps,
-        )
-
-
-def _role_cells(rows: pd.DataFrame, roles: Sequence[str]) -> pd.DataFrame:
-    """A map of averages. rows: of the summary, one family's; roles: in the order to be shown."""
-    there = [role for role in roles if role in set(rows["token_role"])]
-    changes, contrasts = (
-        rows[_is(rows, quantity)] for quantity in ("probability_change", "contrast")
-    )
-    paired = changes.merge(
-        contrasts, on=["layer", "token_role"], how="left", suffixes=("", "_contrast")
-    )
-    against = _listed(sorted(set(contrasts["against"])))
-    cells = paired.assign(
-        layer=paired["layer"].astype(int),
-        place=paired["token_role"].map(there.index),
-        label=paired["token_role"].map(printable),
-        value=paired["mean"],
-        marked=paired["p_family_contrast"] < SIGNIFICANT,
-    )[CELLS]
-    details: dict[str, Any] = {
-        f"minus the {against}": [
-            with_interval(*ends)
-            for ends in paired[["mean_contrast", "low_contrast", "high_contrast"]].to_numpy()
-        ],
-        "p (family)": paired["p_family_contrast"].map(_p),
-        "examples": paired["examples"].map("{:g}".format),
-    }
-    return cells.assign(**details).sort_values(["place", "layer"], ignore_index=True)
-
-
-def _family_marks(contrasts: pd.DataFrame) -> str:
-    """What the marks of averages say, or why there are none."""
-    tested = contrasts[contrasts["p_family"].notna()]
-    if contrasts.empty:
-        return (
-            "No cell is marked: all rows of the sheet show one picture, so there is no unrelated "
-            "example to test against."
-        )
-    if tested.empty:
-        return "No cell is marked: a test over examples needs two of them at least."
-    examples = int(tested["examples"].max())
-    least = 2 / 2**examples
-    if least >= SIGNIFICANT:
-        return (
-            f"No cell can be marked: with {examples} examples the least p that the test of sign "
-            f"flips can give is 2/2{str(examples).translate(SUPERSCRIPTS)} = {least:g}. It takes "
-            "six examples for p < 0.05."
-        )
-    against = (
-        "the null (the same intervention with an unrelated example's state)"
-        if "null" in set(tested["against"])
-        else "the floor (nothing restored)"
-    )
-    marked = int((tested["p_family"] < SIGNIFICANT).sum())
-    found = f"{MARK} marks cells" if marked else "No cell is marked: there is none"
-    return (
-        f"{found} with p < 0.05 ({marked} of {len(tested)}) against {against}, by the max-T test "
-        "of Westfall & Young with sign flips of the examples' contrasts, corrected for all layers "
-        "and roles of a map."
-    )
-
-
 # ---- noise levels ------------------------------------------------------------------------------
 
 
 def noise_means(run: Run) -> pd.DataFrame:
-    """Mean p(base answer) by noise level: run, noise_level, mean, low, high, examples, draws."""
-    columns = ["run", "noise_level", "mean", "low", "high", "examples", "draws"]
-    traced = [(experiment, site) for experiment, site in _experiments(run)
+    """Mean p(base answer) by noise level, a row a run and level: the columns of `Story.means`."""
+    columns = ["run", "noise_level", "mean", "low", "high", "examples", "draws", "hidden", "third",
+               "noise_in_sd"]  # fmt: skip
+    traced = [(experiment, site) for experiment, site in sites_of(run)
               if experiment.corrupted and experiment.followed == BASE]  # fmt: skip
     if not traced:
         return pd.DataFrame(columns=columns)
     summary, means = run.tables["summary"], run.tables["run_means"]
-    whole = summary[summary["layer"].isna() & _is(summary, "probability")]
+    whole = summary[
+        summary["layer"].isna()
+        & (summary["quantity"] == "probability")
+        & (summary["group"] == "all")
+        & (summary["among"] == "all")
+    ]
     names = {experiment.name for experiment, _ in traced}
     parts = {CLEAN_RUN: means[means["run"] == BASE]}
     for experiment, site in traced:
@@ -388,27 +260,45 @@ def noise_means(run: Run) -> pd.DataFrame:
     sorted_parts = [
         rows.sort_values("noise_level").assign(run=name) for name, rows in parts.items()
     ]
-    return pd.concat(sorted_parts, ignore_index=True)[columns]
+    return pd.concat(sorted_parts, ignore_index=True).reindex(columns=columns)
 
 
-def _means_caption(means: pd.DataFrame) -> str:
+def example_floors(run: Run, means: pd.DataFrame) -> pd.DataFrame:
+    """example, noise_level, mean: p(base answer) with noise and nothing restored, of each example.
+
+    Where they are so few that no interval is given; else empty.
+    """
+    columns = ["example", "noise_level", "mean"]
+    names = {asked.corrupted.name for asked in run.experiments
+             if asked.corrupted and asked.followed == BASE}  # fmt: skip
+    noisy = means[means["noise_level"].notna()]
+    if noisy.empty or noisy["low"].notna().any():
+        return pd.DataFrame(columns=columns)
+    runs = run.tables["runs"]
+    rows = runs[runs["run"].isin(names)]
+    floors = rows.groupby(["example", "noise_level"])["p_base"].mean().rename("mean")
+    return floors.reset_index()[columns]
+
+
+def _means_caption(run: Run, means: pd.DataFrame) -> str:
     if means.empty:
         return ""
     noisy = means[means["noise_level"].notna()]
     examples, draws = int(noisy["examples"].max()), int(noisy["draws"].max())
     over = f"{how_many(examples, 'example')} and {how_many(draws, 'noise draw')}"
-    return (
-        f"Mean p(base answer) over {over}, and over all places, by noise level σ. "
-        f"Bars and brackets: 95 % intervals {_interval_method(examples)}."
+    ends = (
+        "Brackets: 95 % intervals, the picture as unit; they assume no more than that "
+        "probabilities lie between 0 and 1, and so allow for pictures unlike these."
+        if noisy["low"].notna().any()
+        else f"Below {FEWEST_PICTURES} pictures there are no intervals: a thin line is an example "
+        "with nothing restored."
     )
-
-
-def _interval_method(examples: int) -> str:
-    if examples == 1:
-        return "over the noise draws of the one example"
-    if examples < FEWEST_RESAMPLED:
-        return "over the examples, by Student's t"
-    return "by a bootstrap of two levels, the examples and their noise draws"
+    return (
+        f"Mean p(base answer) over {over}, and over all places, by noise level σ. {ends} Hid the "
+        "answer: the share of draws in which it fell below half of the clean run's. Third answers: "
+        "the probability on answers to neither question. σ / sd: σ in standard deviations of the "
+        "clean states that the noise changes."
+    )
 
 
 # ---- example by example ------------------------------------------------------------------------
@@ -423,9 +313,7 @@ def tell_example(run: Run, example: str) -> Example:
         picture=run.pictures[example],
         answers=_answers(run, example),
         unknown_words=tuple(map(printable, unknown["word"].unique())),
-        maps=tuple(
-            _example_group(run, example, experiment, site) for experiment, site in _experiments(run)
-        ),
+        maps=tuple(example_maps(run, example)),
     )
 
 
@@ -451,96 +339,12 @@ def _answers(run: Run, example: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _example_group(run: Run, example: str, experiment: Experiment, site: str) -> MapGroup:
-    """The maps layer × position of one example, one a noise level where a run is corrupted."""
-    answer = pair_of(run.tables["runs"], example).answer(experiment.followed)
-    effects = run.tables["effects"]
-    done = effects[(effects["experiment"] == experiment.name) & (effects["example"] == example)]
-    rows = done[done["site"] == site]
-    table = run.tables[experiment.name]
-    labels = position_labels(table[table["example"] == example])
-    intervals = _draw_intervals(run, example, experiment, site) if experiment.corrupted else None
-    maps = []
-    for level, cells in _by_level(rows):
-        largest = cells["null_change"].abs().max()
-        null = "" if np.isnan(largest) else f"null up to {largest:.3f}"
-        title = ", ".join(filter(None, (_level(level), null)))
-        name = _name("example", example, experiment.name, site, level=level)
-        towards = experiment.direction * cells["probability_change"]
-        marked = cells.assign(marked=towards > largest)
-        maps.append(Map(name, title, _cells(marked, labels, intervals)))
-    over = f", mean over {experiment.draws} noise draws" if experiment.draws > 1 else ""
-    return MapGroup(
-        title=title_of(experiment, site),
-        measure=f"change in p({answer})",
-        rows="position and token",
-        limit=_limit(done["probability_change"]),
-        caption=f"Change in p({answer}), the {followed_words(experiment)}{over}.",
-        marks=_missing_null(rows),
-        maps=tuple(maps),
-    )
-
-
-def _cells(
-    cells: pd.DataFrame,
-    labels: Mapping[int, str],
-    intervals: pd.DataFrame | None,
-) -> pd.DataFrame:
-    """A map of an example. cells: its effects, and whether each is `marked`."""
-    places = {position: place for place, position in enumerate(sorted(labels))}
-    if intervals is None:
-        ends = pd.DataFrame(np.nan, index=cells.index, columns=["low", "high"])
-    else:
-        keys = ["noise_level", "layer", "position"]
-        ends = cells[keys].join(intervals, on=keys)[["low", "high"]]
-    table = cells.assign(
-        place=cells["position"].map(places),
-        label=cells["position"].map(labels),
-        value=cells["probability_change"],
-        low=ends["low"],
-        high=ends["high"],
-    )[CELLS]
-    details = pd.DataFrame({"unrelated example's state": cells["null_change"].map(signed)})
-    return table.join(details).sort_values(["place", "layer"], ignore_index=True)
-
-
-def _draw_intervals(run: Run, example: str, experiment: Experiment, site: str) -> pd.DataFrame:
-    """Intervals of the mean change over draws: low, high by noise level, layer and position."""
-    table, runs = run.tables[experiment.name], run.tables["runs"]
-    rows = by_level(
-        table[(table["example"] == example) & (table["site"] == site)], experiment.levels
-    )
-    receiver = experiment.receiver
-    alone = by_level(
-        runs[(runs["run"] == receiver.name) & (runs["example"] == example)], receiver.levels
-    )
-    draw = ["level", "draw"] if receiver.corruption else []
-    score = f"p_{experiment.followed}"
-    reference = alone[[*draw, score]].rename(columns={score: "reference"})
-    rows = rows.merge(reference, on=draw) if draw else rows.merge(reference, how="cross")
-    changes = rows.assign(change=rows[score] - rows["reference"]).pivot(
-        index="draw", columns=["noise_level", "layer", "position"], values="change"
-    )
-    settings = run.config["effects"]["resamples"], run.config["effects"]["seed"]
-    intervals = mean_intervals(changes.to_numpy(float)[np.newaxis], *settings)
-    return intervals[["low", "high"]].clip(-1, 1).set_axis(changes.columns)
-
-
-def _missing_null(rows: pd.DataFrame) -> str:
-    if rows["null_change"].notna().any():
-        return ""
-    return (
-        "No cell is marked: the sheet has no unrelated example (another picture) for this one, "
-        "whose state would show what any state does."
-    )
-
-
 def _examples_caption(run: Run) -> str:
     if run.count == len(run.pictures):
         return ""
     return (
-        f"The first {len(run.pictures)} of {run.count} examples (report.examples in the "
-        "configuration); averages and tables are of all."
+        f"The first {len(run.pictures)} of {run.count} examples are shown one by one "
+        "(report.examples in the configuration); averages and tables are of all."
     )
 
 
@@ -553,16 +357,78 @@ def _maps_caption(run: Run) -> str:
         f"{reference_of(experiment)[1:]}"
         for experiment in run.experiments
     )
-    if run.tables["effects"]["null_change"].isna().all():
-        return reading
-    return (
-        f"{reading} {MARK} marks cells whose change is larger than the largest, of either sign, "
-        "that an unrelated example's state made anywhere in the same map (the null): a help to "
-        "the eye, not a test."
-    )
+    cells = "Of a cell, null is the change that an unrelated example's state makes there"
+    if any(asked.receiver.corruption for asked in run.experiments):
+        cells += ", and hidden the change over the draws in which the noise hid the answer alone"
+    return f"{reading} {cells}. {own_marks_caption(run)}".rstrip()
 
 
 # ---- trust -------------------------------------------------------------------------------------
+
+
+def list_able(run: Run) -> pd.DataFrame:
+    """What each experiment is able to say at its primary site and level, in words."""
+    rows = []
+    for experiment in run.experiments:
+        primary = run.primary(experiment)
+        hidden, matched = primary["hidden_share"], primary["matched_share"]
+        found = primary["detectable"]
+        rows.append(
+            {
+                "experiment": title_of(experiment, primary["site"]),
+                "σ": level_words(primary["noise_level"]).removeprefix("σ = "),
+                "examples": int(primary["examples"]),
+                "included": int(primary["included"]),
+                "pictures": int(primary["pictures"]),
+                "tested": "yes" if primary["tested"] else f"no: {primary['reason']}",
+                "found with 80 %": "" if np.isnan(found) else f"{found:.2f}",
+                "noise hid the answer": "" if np.isnan(hidden) else percent(hidden),
+                "null of the same role": "" if np.isnan(matched) else percent(matched),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _able_caption(able: pd.DataFrame) -> str:
+    if able.empty:
+        return ""
+    return (
+        "Found with 80 %: the least mean change in probability that a test at this number of "
+        "pictures finds with 80 % probability. Included: examples with two answers, both the "
+        "model's own, and a total effect large enough. Null of the same role: the share of "
+        "unrelated states that come from a token of the same role and place."
+    )
+
+
+def list_negatives(run: Run) -> tuple[pd.DataFrame, str]:
+    """The negative controls in words, and what they say; empty where there are none."""
+    if "negatives" not in run.tables or run.tables["negatives"].empty:
+        return pd.DataFrame(), ""
+    negatives = run.tables["negatives"]
+    false, cells = int(negatives["false_marks"].sum()), int(negatives["cells"].sum())
+    exceeded = negatives.loc[is_true(negatives["exceeded"]), "experiment"].unique()
+    table = pd.DataFrame(
+        {
+            "experiment": negatives["experiment"],
+            "site": negatives["site"],
+            "σ": negatives["noise_level"].map("{:g}".format, na_action="ignore").fillna(""),
+            "control": negatives["control"],
+            "false marks": negatives["false_marks"].astype(int),
+            "cells": negatives["cells"].astype(int),
+            "exceeded": negatives["exceeded"].map({True: "yes", False: "no"}),
+        }
+    )
+    verdict = (
+        f"Exceeded in {', '.join(map(str, exceeded))}: nothing is marked there."
+        if len(exceeded)
+        else "No more than chance allows."
+    )
+    return table, (
+        f"False marks on negative controls: {false} of {cells} cells. In these comparisons there "
+        "is no difference to find, so a mark is an error: noise that hides nothing, equal tokens, "
+        "questions with one answer, and one half of the unrelated donors taken for the source, the "
+        f"other for its null. {verdict}"
+    )
 
 
 def list_controls(run: Run) -> pd.DataFrame:
@@ -578,23 +444,32 @@ def _controls_caption(controls: pd.DataFrame) -> str:
     if controls.empty:
         return ""
     return (
-        "Every job runs these controls beside its results. Largest difference: the farthest, in "
-        "probability, that any of them came out from what must come out. A job whose control "
+        "Every job runs these controls beside its results. Largest difference: the largest "
+        "deviation from the expected probability. A job whose control "
         "fails stops, and its results are not used. Effect: how far off a run would have been had "
         "no state been put in, or, where a state is replaced by itself, had the other run’s been "
         "put in; the median. A run where that is less than ten times what is tolerated could not "
-        "fail, and vouches for nothing."
+        "fail, and tells nothing."
     )
 
 
 def count_excluded(run: Run) -> pd.DataFrame:
-    """experiment, reason, examples (distinct), rows: what averages leave out."""
-    columns = ["experiment", "reason", "examples", "rows"]
+    """experiment, reason, examples (distinct), by σ (examples at each level), rows: what averages
+    leave out.
+    """
+    columns = ["experiment", "reason", "examples", "by σ", "rows"]
     if "excluded" not in run.tables:
         return pd.DataFrame(columns=columns)
     groups = run.tables["excluded"].groupby(["experiment", "reason"], sort=False)
-    counted = groups.agg(examples=("example", "nunique"), rows=("rows", "sum")).reset_index()
-    return counted[columns]
+    counted = groups.agg(examples=("example", "nunique"), rows=("rows", "sum"))
+    counted["by σ"] = [
+        "; ".join(
+            f"{level:g}: {count}"
+            for level, count in rows.groupby("noise_level")["example"].nunique().items()
+        )
+        for _, rows in groups
+    ]
+    return counted.reset_index()[columns]
 
 
 def _excluded_caption(run: Run, excluded: pd.DataFrame) -> str:
@@ -602,119 +477,42 @@ def _excluded_caption(run: Run, excluded: pd.DataFrame) -> str:
         return "Nothing was left out."
     least = run.config["effects"]["total_effect"]
     return (
-        "Examples and rows (cells, at each site and noise level) by the reason why averages leave "
-        f"them out. A total effect (target minus reference) below {least:g}, or one answer to "
-        "both questions, leaves an example out of normalised averages alone; a token of no role "
-        "is in no average by role; without an unrelated example there is no contrast to test."
+        "Examples, with their rows (cells, at each site and noise level), by the reason why "
+        "averages leave them out; an example with two reasons is counted under both. Averages and "
+        "tests are of included examples alone: two distinct answers, both the model's own, and a "
+        f"total effect (target minus reference, at the primary σ) of at least {least:g}. A token "
+        "of no role is in no average by role; without an unrelated example there is no null."
     )
 
 
 def list_verdicts(run: Run) -> pd.DataFrame | None:
-    """quantity (in words), compared, agree, expected, verdict, where; None where none is there."""
+    """The verdicts, quantity and correlation in words; None where none is there.
+
+    Columns: quantity, compared, agree, expected, correlation, shift, power, verdict, where.
+    """
     if "verdicts" not in run.tables:
         return None
     verdicts = run.tables["verdicts"]
-    columns = ["quantity", "compared", "agree", "expected", "verdict", "where"]
-    return verdicts.assign(quantity=verdicts["title"])[columns]
+    columns = [
+        "quantity", "compared", "agree", "expected", "correlation", "shift", "power", "verdict",
+        "where",
+    ]  # fmt: skip
+    correlations = verdicts[["correlation", "correlation_low", "correlation_high"]].to_numpy(float)
+    return verdicts.assign(
+        quantity=verdicts["title"],
+        correlation=["" if np.isnan(ends[0]) else with_interval(*ends) for ends in correlations],
+    )[columns]
 
 
 def _verdicts_caption(verdicts: pd.DataFrame | None) -> str:
     if verdicts is None:
         return ""
     return (
-        "Each published quantity held against this run. Expected: how many numbers would agree in "
-        "a faithful replication, of noise that cannot be drawn again by chance alone. Where: the "
-        "worst number that does not agree."
+        "Each published quantity held against this run. Expected: how many numbers would agree "
+        "in a faithful replication, of noise that cannot be drawn again by chance alone. "
+        "Correlation: of both maps, with a 95 % interval over the draws. Shift: by how many "
+        "layers this run's map fits the published one best. Power: how often a run with half "
+        "the probabilities, or a map one layer off, would be found to differ, the lesser of "
+        "both. Agrees is said where the difference lies within a stated bound, not where none "
+        "is seen. Where: the worst number that does not agree."
     )
-
-
-# ---- findings ----------------------------------------------------------------------------------
-
-
-def _findings(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -> Iterator[str]:
-    """The run in a few sentences; strengths are described here, and tested in the maps."""
-    for experiment in run.experiments:
-        summary = run.tables["summary"]
-        rows = summary[
-            (summary["experiment"] == experiment.name)
-            & summary["layer"].notna()
-            & _is(summary, "probability_change")
-        ]
-        best: Any = rows.iloc[(experiment.direction * rows["mean"]).argmax()]
-        count = int(best["examples"])
-        change = with_interval(best["mean"], best["low"], best["high"])
-        level = f" at {_level(best['noise_level'])}" if experiment.corrupted else ""
-        yield (
-            f"{title_of(experiment)}: {best['site']} of layer {best['layer']:g} at the role "
-            f"“{printable(best['token_role'])}”{level} {moves_words(experiment)} "
-            f"p({followed_words(experiment)}) the most: {change}, "
-            f"{f'mean over {count} examples' if count > 1 else 'in the one example'}."
-        )
-    if not controls.empty:
-        yield _vouched(controls)
-    if verdicts is not None:
-        judged = verdicts[verdicts["verdict"].isin(["agrees", "differs"])]
-        yield (
-            f"{(judged['verdict'] == 'agrees').sum()} of {len(judged)} published quantities agree "
-            "with this run."
-        )
-
-
-def _vouched(controls: pd.DataFrame) -> str:
-    """What the controls show: nothing is claimed of those that could not have failed."""
-    known = controls[controls["largest"].notna()]
-    checked, idle = int(known["checked"].sum()), int(known["idle"].sum())
-    if idle == checked:
-        return (
-            f"None of the {checked:,} control runs whose outcome is known could have failed here: "
-            "a fault would have changed next to nothing, so they vouch for nothing."
-        )
-    if idle:
-        return (
-            f"All {checked - idle:,} control runs that could have failed gave their known outcome, "
-            f"to within {known['largest'].max():.1g} in probability; {idle:,} more could not have "
-            "failed here and vouch for nothing."
-        )
-    return (
-        f"All {checked:,} control runs whose outcome is known gave it, to within "
-        f"{known['largest'].max():.1g} in probability."
-    )
-
-
-# ---- words -------------------------------------------------------------------------------------
-
-
-def _experiments(run: Run) -> Iterator[tuple[Experiment, str]]:
-    for experiment in run.experiments:
-        for site in experiment.sites:
-            yield experiment, site
-
-
-def _by_level(rows: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
-    """The rows of each noise level in their order; those of patches have the level NaN."""
-    level: Any
-    for level, part in rows.groupby("noise_level", dropna=False):
-        yield float(level), part
-
-
-def _is(rows: pd.DataFrame, quantity: str) -> pd.Series:
-    return rows["quantity"] == quantity
-
-
-def _limit(values: pd.Series) -> float:
-    """The end of the scale of colours: round, and no less than any value."""
-    return next((limit for limit in LIMITS if limit >= values.abs().max()), LIMITS[-1])
-
-
-def _name(*parts: str, level: float) -> str:
-    return "-".join([*parts, *([] if np.isnan(level) else [f"{level:g}"])])
-
-
-def _level(noise_level: float) -> str:
-    return "" if np.isnan(noise_level) else f"σ = {noise_level:g}"
-
-
-def _p(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from blip_tracing.telling.fonts import letters
 from blip_tracing.vocabulary.experiment import BASE, QUESTIONS
 
 CLEAN_RUN = "clean run"
+# The same intervention with an unrelated example's state, as a line of a chart is called.
+NULL_LINE = "unrelated state"
 # A corrupted run alone: of an experiment that restores in it, and of one that only takes from it.
 NOTHING_RESTORED, CORRUPTED_RUN = "nothing restored", "corrupted run"
 
@@ -85,16 +88,72 @@ def position_labels(cells: pd.DataFrame) -> dict[int, str]:
     return labels
 
 
+def with_differences(
+    base: str, source: str
+) -> tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, bool], ...]]:
+    """Both questions, word by word, and whether each differs from the other question's there."""
+    words = base.split(), source.split()
+    same: tuple[set[int], set[int]] = (set(), set())
+    for block in SequenceMatcher(None, *words, autojunk=False).get_matching_blocks():
+        same[0].update(range(block.a, block.a + block.size))
+        same[1].update(range(block.b, block.b + block.size))
+    first, second = (
+        tuple((word, place not in alike) for place, word in enumerate(of_question))
+        for of_question, alike in zip(words, same, strict=True)
+    )
+    return first, second
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def runs_of_numbers(numbers: Sequence[int]) -> str:
+    """`0`, `0 and 1`, `0 to 2`, `0 to 2 and 5`: of ascending whole numbers."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [f"{run[0]} to {run[-1]}" if len(run) > 2 else listed(map(str, run)) for run in runs]
+    return listed(words)
+
+
+def percent(share: float) -> str:
+    """`33 %`; `< 1 %` and `> 99 %` where rounding would say nothing or everything."""
+    if 0 < share < 0.005:
+        return "< 1 %"
+    if 0.995 < share < 1:
+        return "> 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def level_words(noise_level: float) -> str:
+    """`σ = 5`; nothing where nothing is corrupted."""
+    return "" if pd.isna(noise_level) else f"σ = {noise_level:g}"
+
+
+def p_words(value: float) -> str:
+    """A p-value; nothing for NaN."""
+    if pd.isna(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def how_many(number: float, noun: str) -> str:
     """`1 draw`, `10 draws`."""
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """`+0.412`, `−0.412`, `0.000`; nothing for NaN."""
     if pd.isna(value):
         return ""
-    return f"{round(value, 3):+.3f}".replace("-", "−") if round(value, 3) else "0.000"
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def unsigned(value: float) -> str:

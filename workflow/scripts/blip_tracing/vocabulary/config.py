@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES
-from blip_tracing.vocabulary.experiment import CLEAN, QUESTIONS
+from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, QUESTIONS
 from blip_tracing.vocabulary.metrics import METRICS
 from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import TABLES
@@ -126,10 +126,16 @@ class ExperimentSpec(Group):
 class Controls(Group):
     """The controls that every job computes beside its results."""
 
-    null_draws: Positive = Field(
-        1,
-        description="draws at which an unrelated example's state is put in too; each costs as "
-        "much as a draw of the results",
+    donors: Positive = Field(
+        5, description="how many unrelated examples an example's null takes, if there are"
+    )
+    null_draws: Positive | None = Field(
+        None,
+        description="draws at which an unrelated example's state is put in too, all where it is "
+        "left out; each costs as much as a draw of the results",
+    )
+    seed: Seed = Field(
+        0, description="seed of the order in which unrelated examples are drawn from those alike"
     )
 
 
@@ -154,14 +160,22 @@ class Effects(Group):
 
     total_effect: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05,
-        description="the least total effect, in probability, of an example that counts in "
-        "normalised averages",
+        description="the least total effect, in probability, of an example that is included",
+    )
+    least_effect: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="the least change, in probability, of a cell that is marked"
+    )
+    primary_level: Number | None = Field(
+        None,
+        description="the level of each corrupted run at which conclusions are drawn and examples "
+        "are included; left out, the middle one",
     )
     roles: Annotated[list[RoleRule], Field(min_length=1)] = Field(
         [
             RoleRule(role="[CLS]", token=r"\[CLS\]"),
-            RoleRule(role="before noun", before="noun"),
-            RoleRule(role="noun", pair="differs"),
+            RoleRule(role="before it", before="differing word"),
+            RoleRule(role="differing word", pair="differs"),
+            RoleRule(role="after it", after="differing word", token=r"(?!\[SEP\]).*"),
             RoleRule(role="[SEP]", token=r"\[SEP\]"),
         ],
         description="the axis on which questions of different lengths are averaged: each token "
@@ -235,6 +249,8 @@ class Config(Group):
                 _refuse(("runs", name), "base and source are always there; take another name")
             if name == CLEAN:
                 _refuse(("runs", name), "is what base and source are; take another name")
+            if name == PICTURE_ONLY:
+                _refuse(("runs", name), "is always there; take another name")
         runs = [*QUESTIONS, *self.runs]
         for name, experiment in self.experiments.items():
             if name in TAKEN:

@@ -16,6 +16,8 @@ BASE, SOURCE = "base", "source"
 QUESTIONS = (BASE, SOURCE)
 # Both runs in one, as files are called by it.
 CLEAN = "clean"
+# What the picture alone gives: a run of the question [CLS] [SEP], a reference for floors.
+PICTURE_ONLY = "picture_only"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ class Experiment:
     def draws(self) -> int:
         """The draws of a level; one where nothing is corrupted."""
         return self.corrupted.draws if self.corrupted else 1
+
+    def primary(self, asked: float | None = None) -> int:
+        """The number of the level that conclusions are drawn at: that asked for, else the middle.
+
+        0 where it has no levels; of an even number of them the higher of the two in the middle.
+        """
+        levels = self.levels
+        if not levels:
+            return 0
+        return levels.index(sorted(levels)[len(levels) // 2] if asked is None else asked)
 
     def at(self, levels: Sequence[float]) -> Experiment:
         """The same experiment at these levels alone."""

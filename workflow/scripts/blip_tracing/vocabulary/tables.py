@@ -24,21 +24,41 @@ _ROWS = (
     Table("controls", "runs whose outcome is known before, and the null", large=True),
     Table("effects", "what an intervention changes, cell by cell", large=True),
     Table("summary", "means of effects over examples, with intervals and tests"),
+    Table("families", "a map of means: what was tested, on how much, and what it could find"),
+    Table("negatives", "a negative control of the run itself, and the marks that it got"),
     Table("run_means", "means of p(base answer) over examples, of every run, with intervals"),
     Table("excluded", "what averages leave out, and why"),
     Table("published", "each published number beside the run's"),
     Table("verdicts", "a verdict on each published quantity"),
 )
 # What the column `control` of the table `controls` holds, in its order.
-NO_OP, CEILING, NULL = "no_op", "ceiling", "null"
-CONTROLS = (NO_OP, CEILING, NULL)
+NO_OP, CEILING, UNRELATED = "no_op", "ceiling", "unrelated"
+CONTROLS = (NO_OP, CEILING, UNRELATED)
 # Why an example or a cell is left out of averages: the column `reason` of `excluded`, in its order.
-SMALL_EFFECT = "total effect below the threshold"
 ONE_ANSWER = "both questions have one answer"
+NOT_OWN = "a followed answer is not the model's own"
+SMALL_PRIMARY = "total effect at the primary level below the threshold"
+SMALL_EFFECT = "total effect below the threshold"
 SMALL_RANGE = "logit differences of reference and target too close"
 WITHOUT_ROLE = "no role"
 WITHOUT_NULL = "no unrelated example"
-REASONS = (SMALL_EFFECT, ONE_ANSWER, SMALL_RANGE, WITHOUT_ROLE, WITHOUT_NULL)
+REASONS = (
+    ONE_ANSWER, NOT_OWN, SMALL_PRIMARY, SMALL_EFFECT, SMALL_RANGE, WITHOUT_ROLE, WITHOUT_NULL,
+)  # fmt: skip
+# Why a map of means is not tested: the column `reason` of `families`.
+FEW_PICTURES = "fewer than six pictures"
+NO_NULL = WITHOUT_NULL
+FEW_NULLS = "fewer than six pictures with an unrelated example"
+NOTHING_HIDDEN = "the noise hid nothing"
+FALSE_MARKS = "marks on negative controls"
+# The negative controls of the run itself: the column `control` of `negatives`, in its order.
+HIDES_NOTHING = "noise that hides nothing"
+EQUAL_TOKENS = "equal tokens"
+SAME_ANSWER = "one answer"
+UNRELATED_SOURCE = "unrelated donor as source"
+NEGATIVES = (HIDES_NOTHING, EQUAL_TOKENS, SAME_ANSWER, UNRELATED_SOURCE)
+# Which examples a mean is over: the column `among` of `summary`.
+INCLUDED = "included"
 TABLES = {table.name: table for table in _ROWS}
 
 

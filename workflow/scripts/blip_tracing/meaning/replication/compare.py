@@ -19,14 +19,18 @@ where hardly any of the simulations lies as far off as the published numbers do,
 squared distances from the run's means over the variance that the run's draws predict (the count
 alone would not tell a little outside from far outside). resources/published/README.md says how
 often it errs.
+
+That a quantity does not differ says little where little could have differed. So it agrees only
+where it is shown to lie within a bound (`FACTOR`, and less than a layer); else the run cannot tell.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,6 +48,13 @@ RESAMPLES_A_WORLD = 200
 LEAST_P = 0.01
 # Fewer draws say too little of their own spread to judge by.
 FEWEST_DRAWS = 5
+# The bound within which a quantity over noise agrees: with 95 % confidence the mean of its numbers
+# is off by less than this factor, and a map is nearer to the published one as it is than one layer
+# off in either direction.
+FACTOR = 1.5
+CONFIDENT = 1.645
+# Layers by which a map may be off to be found out.
+SHIFTS = (-2, -1, 0, 1, 2)
 
 SHIFTED = "patching_shifted"
 # In the order of the verdicts.
@@ -54,11 +65,9 @@ TITLES = {
     SHIFTED: "cells of the patching map, block_output[ℓ − 1]",
     **{name: quantity.title for name, quantity in QUANTITIES.items() if quantity.unseeded},
 }
-EXPERIMENTS = {
-    **{name: quantity.experiment for name, quantity in QUANTITIES.items()},
-    SHIFTED: "patching",
-}
-AGREES, DIFFERS, INSIDE, OUTSIDE = "agrees", "differs", "inside", "outside"
+AGREES, DIFFERS, CANNOT_TELL = "agrees", "differs", "cannot tell"
+# Of a single number over noise, which is not judged alone.
+INSIDE, OUTSIDE = "inside", "outside"
 UNSEEDED, ABSENT, TOO_FEW = "unseeded", "not in the run", "too few draws"
 SHOWN = "unseeded, shown as a distribution"
 
@@ -71,7 +80,8 @@ class Redrawn:
 
     rows: the labels of the published numbers; draws: probabilities (S, C), rows sharing noise;
     fresh: draws that each cell's mean is over; whole: whether a number is the mean of all cells;
-    error: the published numbers' errors, (C,) or, of whole maps, one a number.
+    error: the published numbers' errors, (C,) or, of whole maps, one a number; cells: the layer and
+    position of each number of a map.
     """
 
     example: str
@@ -80,6 +90,12 @@ class Redrawn:
     fresh: int
     whole: bool
     error: np.ndarray
+    cells: pd.MultiIndex | None = None
+
+    @cached_property
+    def pairs(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """By a shift in layers, the cells that have a partner that many layers on, and these."""
+        return {} if self.cells is None else pairs_of(self.cells)
 
     def means(self, chosen: np.ndarray) -> np.ndarray:
         """What is published where cells take these draws (N, fresh, C): (N, C), or whole (N, 1)."""
@@ -119,6 +135,31 @@ class Redrawn:
         off = (published - means) ** 2
         return float((off / (variance + self.error**2)).sum())
 
+    def mean(self, run: np.ndarray) -> np.ndarray:
+        """What the draws `run` (S,) give in place of the published numbers, one for each."""
+        means = self.draws[run].mean(axis=0)
+        return np.full(len(self.rows), means.mean()) if self.whole else means
+
+    def beside_a_layer_off(self) -> tuple[Redrawn, Redrawn]:
+        """The map where it has a next layer, and there with the next layer's expectations.
+
+        By as much as the draws' means differ from layer to layer, less what they would by chance.
+        """
+        here, there = self.pairs[1]
+        steps = self.draws[:, there] - self.draws[:, here]
+        means = steps.mean(axis=0)
+        chance = steps.var(axis=0, ddof=1).mean() / len(steps)
+        size = max((means**2).mean(), np.finfo(float).tiny)
+        kept = np.sqrt(max(0.0, 1 - chance / size))
+        part = replace(
+            self,
+            rows=self.rows[here],
+            draws=self.draws[:, here],
+            error=self.error[here],
+            cells=None,
+        )
+        return part, replace(part, draws=part.draws + kept * means)
+
     def publish(self, generator: np.random.Generator) -> np.ndarray:
         """The numbers, had their fresh noise been drawn from the run's draws."""
         draws, cells = self.draws.shape
@@ -127,16 +168,27 @@ class Redrawn:
         return self.means(picks).reshape(-1)
 
 
+def pairs_of(cells: pd.MultiIndex) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """For each of SHIFTS, which cells (layer, position) have one that many layers on, and which."""
+    layers, positions = (cells.get_level_values(level) for level in (0, 1))
+    pairs = {}
+    for shift in SHIFTS:
+        moved = pd.MultiIndex.from_arrays([layers + shift, positions])
+        partners = cells.get_indexer(moved)
+        here = np.flatnonzero(partners >= 0)
+        pairs[shift] = here, partners[here]
+    return pairs
+
+
 # ---- number by number --------------------------------------------------------------------------
 
 
 def compare(published: pd.DataFrame, run: Tables, resamples: int, seed: int) -> pd.DataFrame:
     """Every published number beside the run's.
 
-    published: as `read_published` reads it; run: the tables baseline, runs, tokens and, as far
-    as published numbers are of them, patching and tracing. Where the run patched block_output, its
-    map is compared too (SHIFTED): block_output[ℓ − 1] is what flows into layer ℓ, and the figures'
-    layer ℓ is the block's input.
+    published: as `read_published` reads it; run: as `as_published` gathers it. Where the run
+    patched block_output, its map is compared too (SHIFTED): block_output[ℓ − 1] is what flows into
+    layer ℓ, and the figures' layer ℓ is the block's input.
 
     Adds to the keys: place (the keys in words), published, error_bound (with the tolerance of the
     arithmetic), reproduced (over noise, the mean of the run's draws), low and high (the prediction
@@ -167,9 +219,28 @@ def read_compared(path: str | os.PathLike[str]) -> pd.DataFrame:
     return read_table(path).astype(whole)
 
 
-def experiments_of(compared: pd.DataFrame) -> list[str]:
-    """The experiments whose tables a comparison is with."""
-    return sorted({"baseline", *(EXPERIMENTS[name] for name in compared["quantity"].unique())})
+def as_published(tables: Tables, like: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """The run's tables in the published experiments' places.
+
+    tables: runs, tokens, baseline and the experiments that `like` names; like: as
+    `published.like_published` gives it. Where several experiments measured a site and noise level,
+    the one with the most draws is taken.
+    """
+    run = {name: tables[name] for name in ("runs", "tokens", "baseline")}
+    return run | {
+        kind: _most_drawn([tables[name] for name in names]) for kind, names in like.items() if names
+    }
+
+
+def _most_drawn(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    rows = pd.concat([table.assign(of=number) for number, table in enumerate(tables)])
+    keys = [key for key in ("example", "site", "noise_level") if key in rows]
+    # Where nothing is drawn all have as many, and the first is taken.
+    drawn = rows if "draw" in rows else rows.assign(draw=0)
+    count = drawn.groupby([*keys, "of"])["draw"].nunique()
+    best = pd.MultiIndex.from_tuples(count.groupby(keys).idxmax(), names=[*keys, "of"])
+    kept = pd.MultiIndex.from_frame(rows[[*keys, "of"]]).isin(best)
+    return rows[kept].drop(columns="of").reset_index(drop=True)
 
 
 def redrawn(compared: pd.DataFrame, run: Tables) -> Iterator[Redrawn]:
@@ -192,6 +263,7 @@ def redrawn(compared: pd.DataFrame, run: Tables) -> Iterator[Redrawn]:
                 fresh=int(of["draws"]),
                 whole=whole,
                 error=numbers["error_bound"].to_numpy(float),
+                cells=None if whole else _cells(numbers),
             )
 
 
@@ -287,13 +359,33 @@ def _verdicts(compared: pd.DataFrame) -> pd.Series:
 # ---- quantity by quantity ----------------------------------------------------------------------
 
 
+class Worlds(NamedTuple):
+    """Simulated replications, each array (WORLDS,) but for `gains`.
+
+    outside: numbers outside their intervals; distances: how far off all are (`Redrawn.distance`,
+    summed); ratios: log of the published numbers' mean over the run's; correlations: of the two, as
+    Fisher's z (missing where either has no spread); gains: (WORLDS, 2), by how much a map fits
+    worse one layer off, downwards and upwards (`_gain`, summed).
+    """
+
+    outside: np.ndarray
+    distances: np.ndarray
+    ratios: np.ndarray
+    correlations: np.ndarray
+    gains: np.ndarray
+
+
 def judge(compared: pd.DataFrame, run: Tables, seed: int) -> pd.DataFrame:
     """A verdict on every quantity of a comparison that `compare` made.
 
     Columns: quantity, title, compared, agree (numbers within their bound, or inside their
     interval), expected (to agree: all, or over noise the mean of the simulated replications), p
-    (over noise, the share of these that lie as far off), verdict, where (the worst number that does
-    not agree, in words, or "").
+    (over noise, the share of these that lie as far off), correlation of the published numbers with
+    the run's, and over noise its 95 % interval (correlation_low, correlation_high), shift (of maps:
+    the published layer ℓ looks most like the run's ℓ + shift, by squared distance), power (over
+    noise, how often a run with half the probabilities, or a map one layer off, would differ, the
+    lesser of the two, simulated from the run's own draws), verdict, where (the worst number that
+    does not agree, in words, or "").
     """
     generator = np.random.default_rng(seed)
     groups = list(redrawn(compared, run))
@@ -306,25 +398,111 @@ def judge(compared: pd.DataFrame, run: Tables, seed: int) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def simulate(
-    groups: Sequence[Redrawn], generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Replications of which the groups' own draws are the truth.
-
-    Returns, each (WORLDS,), how many numbers lie outside their intervals, and how far off all are
-    (`Redrawn.distance`, summed).
-    """
-    samples = {group.example: len(group.draws) for group in groups}
+def simulate(groups: Sequence[Redrawn], generator: np.random.Generator) -> Worlds:
+    """Replications of which the groups' own draws are the truth."""
     outside, distances = np.zeros(WORLDS, dtype=int), np.zeros(WORLDS)
+    ratios, correlations, gains = np.zeros(WORLDS), np.zeros(WORLDS), np.zeros((WORLDS, 2))
     for world in range(WORLDS):
-        # Maps of one example share their draws, whatever the noise level.
-        runs = {name: generator.integers(size, size=size) for name, size in samples.items()}
+        runs = _resampled(groups, generator)
+        given, found = [], []
         for group in groups:
             run, published = runs[group.example], group.publish(generator)
             low, high = group.interval(run, RESAMPLES_A_WORLD, generator)
             outside[world] += (beyond(published, low, high) > group.error).sum()
             distances[world] += group.distance(published, run)
-    return outside, distances
+            given.append(published)
+            found.append(group.mean(run))
+            gains[world] += _neighbours(published, found[-1], group.pairs)
+        ratios[world] = _log_ratio(np.concatenate(given), np.concatenate(found))
+        correlations[world] = _fisher(np.concatenate(given), np.concatenate(found))
+    return Worlds(outside, distances, ratios, correlations, gains)
+
+
+def power_of(groups: Sequence[Redrawn], generator: np.random.Generator) -> float:
+    """How often a wrong run would differ: of half the probabilities or, of maps, one layer off.
+
+    The truth is the groups' own draws; the lesser of the two. The threshold is that of as many
+    faithful replications.
+    """
+    halved = [replace(group, draws=group.draws / 2) for group in groups]
+    wrong: list[tuple[Sequence[Redrawn], Sequence[Redrawn]]] = [(groups, halved)]
+    if all(group.pairs for group in groups):
+        both = [group.beside_a_layer_off() for group in groups]
+        wrong.append(([truth for truth, _ in both], [moved for _, moved in both]))
+    found = []
+    for truth, other in wrong:
+        limit = np.quantile(_distances(truth, truth, generator), 1 - LEAST_P)
+        found.append((_distances(truth, other, generator) > limit).mean())
+    return float(min(found))
+
+
+def _distances(
+    truth: Sequence[Redrawn], judged: Sequence[Redrawn], generator: np.random.Generator
+) -> np.ndarray:
+    """Distances (WORLDS,) of numbers published of `truth` from runs of `judged`, cell by cell."""
+    distances = np.zeros(WORLDS)
+    for world in range(WORLDS):
+        runs = _resampled(truth, generator)
+        for of, against in zip(truth, judged, strict=True):
+            distances[world] += against.distance(of.publish(generator), runs[of.example])
+    return distances
+
+
+def _resampled(groups: Sequence[Redrawn], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws by example: its maps share them, whatever the noise level."""
+    samples = {group.example: len(group.draws) for group in groups}
+    return {name: generator.integers(size, size=size) for name, size in samples.items()}
+
+
+def _log_ratio(published: np.ndarray, found: np.ndarray) -> float:
+    """Log of the published numbers' mean over the run's, none of which is taken for nothing."""
+    least = PROBABILITY_TOLERANCE
+    return float(np.log(max(published.mean(), least) / max(found.mean(), least)))
+
+
+def correlation(published: np.ndarray, found: np.ndarray) -> float:
+    """Of published numbers and the run's; missing where either has no spread."""
+    return float(np.tanh(_fisher(published, found)))
+
+
+def _fisher(published: np.ndarray, found: np.ndarray) -> float:
+    """Correlation as Fisher's z, which has a spread that hardly depends on it."""
+    if len(published) < 3 or min(np.ptp(published), np.ptp(found)) == 0:
+        return float("nan")
+    limit = 1 - 1e-12
+    return float(np.arctanh(np.clip(np.corrcoef(published, found)[0, 1], -limit, limit)))
+
+
+def _gain(published: np.ndarray, found: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> float:
+    """By how much larger the sum of squared distances is with a map moved, over the same cells."""
+    here, there = pairs
+    off, as_it_is = published[here] - found[there], published[here] - found[here]
+    return float((off**2 - as_it_is**2).sum())
+
+
+def _neighbours(
+    published: np.ndarray, found: np.ndarray, pairs: Mapping[int, tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """`_gain` of one layer down and of one up, (2,); none of what is no map."""
+    return np.array([_gain(published, found, pairs[k]) if pairs else 0.0 for k in (-1, 1)])
+
+
+def best_shift(numbers: pd.DataFrame) -> float:
+    """The shift of a map's layers, of SHIFTS, with the least mean squared distance to the run's.
+
+    A shift is held against none on the cells that both have. Missing of numbers that are no map.
+    """
+    maps = numbers.dropna(subset=["layer", "reproduced"])
+    if maps.empty:
+        return float("nan")
+    gains = dict.fromkeys(SHIFTS, 0.0)
+    counts = dict.fromkeys(SHIFTS, 0)
+    for _, part in maps.groupby(["example", "noise_level", "draw"], dropna=False):
+        published, found = (part[name].to_numpy(float) for name in ("published", "reproduced"))
+        for shift, pairs in pairs_of(_cells(part)).items():
+            gains[shift] += _gain(published, found, pairs)
+            counts[shift] += len(pairs[0])
+    return min(SHIFTS, key=lambda shift: (gains[shift] / max(counts[shift], 1), abs(shift)))
 
 
 def _judged(
@@ -332,12 +510,19 @@ def _judged(
 ) -> dict[str, object]:
     met = set(numbers["verdict"])
     agree = int(numbers["verdict"].isin([AGREES, INSIDE]).sum())
+    there = numbers.dropna(subset="reproduced")
+    found = [there[name].to_numpy(float) for name in ("published", "reproduced")]
     facts: dict[str, object] = {
         "title": TITLES[numbers["quantity"].iloc[0]],
         "compared": len(numbers),
         "agree": agree,
         "expected": float(len(numbers)),
         "p": np.nan,
+        "correlation": correlation(*found),
+        "correlation_low": np.nan,
+        "correlation_high": np.nan,
+        "shift": best_shift(numbers),
+        "power": np.nan,
         "verdict": AGREES if agree == len(numbers) else DIFFERS,
         "where": _where(numbers),
     }
@@ -348,21 +533,53 @@ def _judged(
             text for word, text in ((UNSEEDED, SHOWN), (TOO_FEW, TOO_FEW), (ABSENT, ABSENT))
             if word in met
         )  # fmt: skip
-        return {**facts, "compared": 0, "expected": np.nan, "verdict": verdict, "where": ""}
-    outside, distances = simulate(groups, generator)
-    off = sum(
-        group.distance(numbers["published"][group.rows].to_numpy(), np.arange(len(group.draws)))
-        for group in groups
-    )
+        unknown = dict.fromkeys(("expected", "correlation", "shift"), np.nan)
+        return {**facts, **unknown, "compared": 0, "verdict": verdict, "where": ""}
     compared = int(numbers["verdict"].isin([INSIDE, OUTSIDE]).sum())
-    p = float((1 + (distances >= off).sum()) / (1 + WORLDS))
+    return {**facts, "compared": compared, **_over_noise(numbers, groups, generator)}
+
+
+def _over_noise(
+    numbers: pd.DataFrame, groups: Sequence[Redrawn], generator: np.random.Generator
+) -> dict[str, object]:
+    """What is judged by simulated replications: see `judge`."""
+    worlds = simulate(groups, generator)
+    given = [numbers["published"][group.rows].to_numpy() for group in groups]
+    draws = [np.arange(len(group.draws)) for group in groups]
+    means = [group.mean(run) for group, run in zip(groups, draws, strict=True)]
+    off = sum(
+        group.distance(published, run)
+        for group, published, run in zip(groups, given, draws, strict=True)
+    )
+    p = float((1 + (worlds.distances >= off).sum()) / (1 + WORLDS))
+    together = np.concatenate(given), np.concatenate(means)
+    z = _fisher(*together)
+    half = 1.96 * worlds.correlations.std()
+    gains = np.sum(
+        [
+            _neighbours(published, mean, group.pairs)
+            for group, published, mean in zip(groups, given, means, strict=True)
+        ],
+        axis=0,
+    )
+    within = _within_factor(_log_ratio(*together), worlds.ratios)
+    if any(group.pairs for group in groups):
+        within &= bool((gains > CONFIDENT * worlds.gains.std(axis=0)).all())
     return {
-        **facts,
-        "compared": compared,
-        "expected": compared - float(outside.mean()),
+        "expected": sum(map(len, given)) - float(worlds.outside.mean()),
         "p": p,
-        "verdict": AGREES if p >= LEAST_P else DIFFERS,
+        "correlation": np.tanh(z),
+        "correlation_low": np.tanh(z - half),
+        "correlation_high": np.tanh(z + half),
+        "power": power_of(groups, generator),
+        "verdict": DIFFERS if p < LEAST_P else AGREES if within else CANNOT_TELL,
     }
+
+
+def _within_factor(ratio: float, simulated: np.ndarray) -> bool:
+    """Whether the interval of a log ratio, by the errors of simulated ones, lies within FACTOR."""
+    low, high = np.quantile(simulated, TAILS)
+    return bool(max(abs(ratio - low), abs(ratio - high)) < np.log(FACTOR))
 
 
 def disagreeing(compared: pd.DataFrame) -> pd.DataFrame:

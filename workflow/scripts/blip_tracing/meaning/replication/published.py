@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from blip_tracing.errors import InputError
 from blip_tracing.machinery.files import read_bytes
-from blip_tracing.vocabulary.experiment import QUESTIONS
+from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
 
 # What a row is of, beside its value.
 KEYS = (
@@ -30,8 +31,9 @@ WHOLE_NUMBERS = ("rank", "token_id", "draw", "draws", "layer", "position")
 class Quantity:
     """A kind of published number.
 
-    needs: the columns that its rows fill; unseeded: whether it depends on noise that nobody can
-    draw again; judged: whether a run is held against it, or only shown beside it.
+    experiment: what it was measured by, `baseline` or one of PUBLISHED; needs: the columns that
+    its rows fill; unseeded: whether it depends on noise that nobody can draw again; judged: whether
+    a run is held against it, or only shown beside it.
     """
 
     experiment: str
@@ -58,6 +60,30 @@ QUANTITIES = {
     "iteration_mean": Quantity("tracing", "mean of each iteration", _NOISY, unseeded=True),
     "mean_cell": Quantity(
         "tracing", "cells’ means over the iterations", (*_NOISY, *_CELL), unseeded=True
+    ),
+}
+
+
+def _noisy(run: Run) -> bool:
+    """Whether a run is the base question's with Gaussian noise on all its embeddings."""
+    corrupted = run.corruption
+    return (
+        run.question == BASE
+        and corrupted is not None
+        and (corrupted.kind, corrupted.at) == ("gaussian", QUESTION_EMBEDDINGS)
+    )
+
+
+# What the published experiments were, whatever a configuration calls its own: in words, and
+# whether one is that.
+PUBLISHED: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
+    "patching": (
+        f"{SOURCE} into {BASE}",
+        lambda asked: (asked.donor, asked.receiver) == (Run(SOURCE, SOURCE), Run(BASE, BASE)),
+    ),
+    "tracing": (
+        f"{BASE} into the {BASE} run with {KINDS['gaussian'].words} at {QUESTION_EMBEDDINGS}",
+        lambda asked: asked.donor == Run(BASE, BASE) and _noisy(asked.receiver),
     ),
 }
 
@@ -107,9 +133,9 @@ def check_run(
     published: pd.DataFrame,
     path: str | os.PathLike[str],
     examples: Sequence[str],
-    sites: Mapping[str, Sequence[str]],
+    experiments: Mapping[str, Experiment],
 ) -> None:
-    """Check that a run of these examples, and of these sites by experiment, can be compared.
+    """Check that a run of these examples and experiments (with a site, by name) can be compared.
 
     Raises InputError that names what the run lacks.
     """
@@ -120,16 +146,38 @@ def check_run(
                 f"{name}: is of example {example!r}, which the sheet lacks; name its row so, "
                 "or leave published empty"
             )
-    experiments = published["quantity"].map({key: QUANTITIES[key].experiment for key in QUANTITIES})
-    at_sites = published.assign(experiment=experiments)[published["site"] != ""]
-    for experiment, of_experiment in at_sites.groupby("experiment", sort=False):
-        for site in of_experiment["site"].unique():
-            # An experiment without sites is none of the run's.
-            if site not in sites.get(str(experiment), ()):
-                raise InputError(
-                    f"{name}: is of {experiment} at {site}, which "
-                    f"experiments.{experiment}.sites lacks; add it there, or leave published empty"
-                )
+    kinds = published["quantity"].map({key: QUANTITIES[key].experiment for key in QUANTITIES})
+    at_sites = published.assign(kind=kinds)[published["site"] != ""]
+    like = like_published(experiments)
+    for kind, site in at_sites[["kind", "site"]].drop_duplicates().itertuples(index=False):
+        if not any(site in experiments[known].sites for known in like[kind]):
+            raise InputError(f"{name}: {_lacking(kind, site, experiments)}")
+
+
+def like_published(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
+    """The names of the experiments that are what was published, by its names.
+
+    What counts is which run's states are put into which, and how that is corrupted.
+    """
+    return {
+        kind: [name for name, asked in experiments.items() if same(asked)]
+        for kind, (_, same) in PUBLISHED.items()
+    }
+
+
+def _lacking(kind: str, site: str, experiments: Mapping[str, Experiment]) -> str:
+    words, same = PUBLISHED[kind]
+    asked = experiments.get(kind)
+    if asked and not same(asked):
+        return (
+            f"is of {kind}, which puts {words}; experiments.{kind} puts {asked.donor.name} into "
+            f"{asked.receiver.name} and is not compared; add such an experiment at {site}, "
+            "or leave published empty"
+        )
+    return (
+        f"is of {kind} at {site}, where no experiment puts {words}; add {site} to the sites of "
+        "one, or leave published empty"
+    )
 
 
 def figures_of(published: pd.DataFrame, example: str) -> list[str]:

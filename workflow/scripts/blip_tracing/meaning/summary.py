@@ -1,0 +1,426 @@
+"""Means of effects over examples, tested and marked: the tables `summary`, `families`, `negatives`.
+
+A family is a map of means: an experiment at a site and a level, its cells the layers and roles.
+One is summarized at a time; of those before, what the tests over a whole experiment need is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from blip_tracing.meaning.effects import HALVES, MEASURED, QUANTITIES
+from blip_tracing.meaning.marks import PValues, cell_tests, marks_of, of_enough, why_untested
+from blip_tracing.meaning.statistics import (
+    FEWEST_PICTURES,
+    SIGNIFICANT,
+    detectable_mean,
+    heterogeneity_test,
+    mean_intervals,
+    selection_frequencies,
+)
+from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.tables import (
+    CEILING,
+    EQUAL_TOKENS,
+    FALSE_MARKS,
+    HIDES_NOTHING,
+    INCLUDED,
+    NO_OP,
+    SAME_ANSWER,
+    UNRELATED_SOURCE,
+)
+
+CELL = ["layer", "token_role"]
+KEYS = ["experiment", "site", "noise_level"]
+TESTED = "probability_change"
+# What a row of the table has only where a cell of included examples is tested.
+OF_CELLS = ["known", "p_floor", "p_null", "p_family", "p_study", "chosen", "marked"]
+SUMMARY = [
+    *KEYS, "group", "among", *CELL, "quantity", "mean", "low", "high", "examples", "pictures",
+    "draws", *OF_CELLS,
+]  # fmt: skip
+FAMILIES = [
+    *KEYS, "examples", "included", "pictures", "primary", "reference", "target", "total_effect",
+    "hidden_share", "third_mass", "tested", "reason", "cells", "marked", "detectable",
+    "matched_share",
+    "heterogeneity_p",
+]  # fmt: skip
+NEGATIVE = [*KEYS, "control", "cells", "false_marks", "exceeded"]
+# Of a group of examples.
+OF_GROUPS = [TESTED, "turned", "contrast"]
+
+
+class Family(NamedTuple):
+    """What is summarized, and tested, together."""
+
+    experiment: str
+    site: str
+    level: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The configuration's numbers behind means and marks."""
+
+    total_effect: float
+    least_effect: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A family's numbers: values (N, M, Q) of columns Q, and what its examples and cells are.
+
+    Everything is sorted by name, so that nothing depends on the order of rows.
+    """
+
+    values: np.ndarray
+    columns: list[str]
+    examples: pd.DataFrame
+    cells: pd.DataFrame
+
+    def of(self, column: str) -> np.ndarray:
+        """One column's values (N, M)."""
+        return self.values[..., self.columns.index(column)]
+
+    def among(self, chosen: np.ndarray | pd.Series) -> Arranged:
+        """Those of some examples alone."""
+        kept = np.asarray(chosen, dtype=bool)
+        return Arranged(self.values[kept], self.columns, self.examples[kept], self.cells)
+
+    def at(self, chosen: np.ndarray | pd.Series) -> Arranged:
+        """Those at some cells alone."""
+        kept = np.asarray(chosen, dtype=bool)
+        return Arranged(self.values[:, kept], self.columns, self.examples, self.cells[kept])
+
+    @property
+    def pictures(self) -> list[str]:
+        """Each example's picture."""
+        return self.examples["picture"].tolist()
+
+
+class Towards(NamedTuple):
+    """What is tested of some examples and cells, in the experiment's direction."""
+
+    change: np.ndarray
+    contrast: np.ndarray
+    pictures: list[str]
+
+    def tested(self, rules: Rules) -> PValues:
+        """The p of each cell."""
+        return cell_tests(*self, rules.least_effect, rules.resamples, rules.seed)
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A family's included examples at the cells of which nothing is known beforehand.
+
+    known: what is known of each cell, (M,).
+    """
+
+    arranged: Arranged
+    known: np.ndarray
+    direction: int
+
+    @cached_property
+    def included(self) -> Arranged:
+        """The included examples, all cells."""
+        return self.arranged.among(self.arranged.examples["included"])
+
+    def towards(self, examples: Arranged, cells: np.ndarray) -> Towards:
+        """Change and contrast of some examples and cells, above zero as they are to go."""
+        chosen = examples.at(cells)
+        change, contrast = (self.direction * chosen.of(name) for name in (TESTED, "contrast"))
+        return Towards(change, contrast, chosen.pictures)
+
+    @cached_property
+    def open(self) -> Towards:
+        """What is tested."""
+        return self.towards(self.included, self.known == "")
+
+    @property
+    def groups(self) -> list[str]:
+        """Each included example's group."""
+        return self.included.examples["group"].tolist()
+
+    @property
+    def pictures_with_null(self) -> int:
+        """How many pictures of included examples have a null."""
+        there = ~np.isnan(self.open.contrast).all(axis=1)
+        return self.included.among(there).examples["picture"].nunique()
+
+
+@dataclass
+class Summarized:
+    """A family's rows of the tables, and what the tests over its experiment need of it.
+
+    open: what is tested; cells: CELL and OF_CELLS, of all cells.
+    """
+
+    summary: pd.DataFrame
+    facts: dict[str, Any]
+    negatives: list[dict[str, Any]]
+    open: Towards
+    cells: pd.DataFrame
+
+
+def summarize_family(
+    of_roles: pd.DataFrame,
+    of_cells: pd.DataFrame,
+    experiment: Experiment,
+    primary: int,
+    rules: Rules,
+) -> Summarized:
+    """Summarize one family, whatever the order of its rows.
+
+    of_roles, of_cells: of `role_means` and `cell_means`; primary: the number of the experiment's
+    primary level. Means are of all examples and of those included; tests, selection frequencies
+    and heterogeneity of those included, over the cells of which nothing is known beforehand.
+    """
+    level: dict[str, Any] = {key: of_cells[key].iloc[0] for key in KEYS}
+    arranged = arrange(of_roles, [*QUANTITIES, *HALVES])
+    part = Parted(arranged, known_of(of_roles, arranged.cells), experiment.direction)
+    facts = family_facts(of_cells, experiment, primary)
+    hides = experiment.corrupted is None or bool(
+        experiment.direction * facts["total_effect"] >= rules.total_effect
+    )
+    reason = why_untested(facts["pictures"], part.pictures_with_null, hides)
+    if facts["pictures"] >= FEWEST_PICTURES:
+        facts["heterogeneity_p"] = heterogeneity_test(
+            part.open.change, part.groups, rules.resamples, rules.seed, part.open.pictures
+        )
+    if not reason:
+        facts["detectable"] = detectable(part.open, rules)
+    cells = tested_cells(part, not reason, rules)
+    facts |= {"tested": not reason, "reason": reason, "cells": int(cells["p_family"].count())}
+    rows = pd.concat(_summary_rows(arranged, of_cells, rules), ignore_index=True)
+    controls = _negatives(part, of_cells, experiment, hides, not reason)
+    return Summarized(
+        rows.assign(**level),
+        {**level, **facts},
+        [{**level, **counted} for counted in _count_marks(controls, rules)],
+        part.open,
+        cells,
+    )
+
+
+def tested_cells(part: Parted, tested: bool, rules: Rules) -> pd.DataFrame:
+    """All cells with what is known of them; the others' p, mark, and how often they are chosen."""
+    known = part.known != ""
+    cells = part.arranged.cells.assign(known=part.known, marked=False)
+    cells[["p_floor", "p_null", "p_family", "chosen"]] = np.nan
+    cells.loc[~known, "chosen"] = selection_frequencies(
+        part.open.change, rules.resamples, rules.seed, part.open.pictures
+    )
+    if tested:
+        p = part.open.tested(rules)
+        marked = marks_of(p, part.open.change, rules.least_effect)
+        cells.loc[~known, "p_floor"] = p.floor
+        cells.loc[~known, "p_null"] = p.null
+        cells.loc[~known, "p_family"] = p.both
+        cells.loc[~known, "marked"] = marked
+    return cells
+
+
+def detectable(towards: Towards, rules: Rules) -> float:
+    """The smallest mean change that both tests would find in 80 of 100 such samples, each alone."""
+    return max(
+        detectable_mean(
+            of_enough(values, towards.pictures),
+            rules.resamples,
+            rules.seed,
+            towards.pictures,
+            rules.least_effect,
+        )
+        for values in (towards.change, towards.contrast)
+    )
+
+
+def finish_experiment(families: Sequence[Summarized], rules: Rules) -> tuple[pd.DataFrame, ...]:
+    """The tables `summary`, `families` and `negatives` of one experiment.
+
+    Its families are tested as one, their sign flips shared: p_study. A negative control that got
+    more marks, over all families, than the level allows of its cells is exceeded, and then nothing
+    of the experiment is marked.
+    """
+    negatives = pd.DataFrame(
+        [row for family in families for row in family.negatives], columns=NEGATIVE
+    )
+    counts = negatives.groupby("control")[["false_marks", "cells"]].transform("sum")
+    negatives["exceeded"] = counts["false_marks"] > SIGNIFICANT * counts["cells"]
+    exceeded = bool(negatives["exceeded"].any())
+    _add_study_p([family for family in families if family.facts["tested"]], rules)
+    summaries, facts = [], []
+    for family in families:
+        found = family.cells.reindex(columns=[*CELL, *OF_CELLS])
+        found["marked"] &= not exceeded
+        told = found.assign(quantity=TESTED, group=ALL, among=INCLUDED)
+        rows = family.summary.merge(told, on=[*CELL, "quantity", "group", "among"], how="left")
+        rows["marked"] = rows["marked"].eq(True)
+        rows["known"] = rows["known"].fillna("")
+        rows["layer"] = rows["layer"].where(rows["layer"] >= 0).astype("Int64")
+        summaries.append(rows[SUMMARY])
+        row = {**family.facts, "marked": int(found["marked"].sum())}
+        if exceeded and row["tested"]:
+            row |= {"tested": False, "reason": FALSE_MARKS}
+        facts.append(row)
+    whole = pd.DataFrame(facts).reindex(columns=FAMILIES)
+    return pd.concat(summaries, ignore_index=True), whole, negatives[NEGATIVE]
+
+
+def arrange(rows: pd.DataFrame, columns: Sequence[str]) -> Arranged:
+    """A family's rows as arrays."""
+    example, names = pd.factorize(rows["example"], sort=True)
+    cell, cells = pd.factorize(pd.MultiIndex.from_frame(rows[CELL]), sort=True)
+    values = np.full((len(names), len(cells), len(columns)), np.nan)
+    values[example, cell] = rows[list(columns)].to_numpy("float64")
+    told = ["example", "picture", "group", "included"]
+    examples = rows[told].drop_duplicates().sort_values("example", ignore_index=True)
+    return Arranged(values, list(columns), examples, cells.set_names(CELL).to_frame(index=False))
+
+
+def known_of(of_roles: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """What is known of each cell over the included examples (M,): "no_op", "ceiling" or "".
+
+    A no-op is one in all of them; where some are ceilings, the mean is made of those too.
+    """
+    included = of_roles[of_roles["included"]]
+    flags = included[CELL].assign(
+        no_op=included["known"] == NO_OP, ceiling=included["known"] == CEILING
+    )
+    groups = flags.groupby(CELL)
+    found = groups.agg(no_op=("no_op", "all"), ceiling=("ceiling", "any"))
+    found = cells.join(found, on=CELL)
+    return np.select([found["ceiling"].eq(True), found["no_op"].eq(True)], [CEILING, NO_OP], "")
+
+
+def family_facts(of_cells: pd.DataFrame, experiment: Experiment, primary: int) -> dict[str, Any]:
+    """What a family is a map of: its numbers of examples, and means over those included."""
+    included = of_cells[of_cells["included"]].sort_values("example")
+    means = ["reference", "target", "total_effect", "hidden_share", "third_mass", "matched_share"]
+    first = of_cells.iloc[0]
+    return {
+        "primary": bool(first["level"] == primary and first["site"] == experiment.sites[0]),
+        "examples": len(of_cells),
+        "included": len(included),
+        "pictures": included["picture"].nunique(),
+        **{name: included[name].mean() for name in means},
+        "detectable": np.nan,
+        "heterogeneity_p": np.nan,
+    }
+
+
+def summarize(
+    arranged: Arranged, quantities: Sequence[str], rules: Rules
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each quantity with its means and intervals, a row a cell."""
+    for quantity in quantities:
+        lowest, highest = _range_of(quantity, arranged)
+        yield (
+            quantity,
+            mean_intervals(
+                arranged.of(quantity),
+                rules.resamples,
+                rules.seed,
+                arranged.pictures,
+                lowest,
+                highest,
+            ),
+        )
+
+
+def _summary_rows(
+    arranged: Arranged, of_cells: pd.DataFrame, rules: Rules
+) -> Iterator[pd.DataFrame]:
+    """The rows of all examples, of those included, and of each of several groups of these."""
+    whole = arrange(of_cells, MEASURED)
+    draws = {name: int(of_cells[name].max()) for name in ("draws", "null_draws")}
+
+    def rows_of(part: Arranged, quantities: Sequence[str], **told: str) -> Iterator[pd.DataFrame]:
+        for quantity, means in summarize(part, quantities, rules):
+            of_quantity = draws["null_draws" if quantity == "contrast" else "draws"]
+            named = means.assign(**told, quantity=quantity, draws=of_quantity)
+            rows = pd.concat([part.cells.reset_index(drop=True), named], axis=1)
+            yield rows[rows["examples"] > 0]
+
+    for among in (ALL, INCLUDED):
+        for part, quantities in ((whole, MEASURED), (arranged, QUANTITIES)):
+            chosen = part if among == ALL else part.among(part.examples["included"])
+            yield from rows_of(chosen, quantities, group=ALL, among=among)
+    included = arranged.among(arranged.examples["included"])
+    groups = sorted(included.examples["group"].unique())
+    for group in groups if len(groups) > 1 else []:
+        chosen = included.among(included.examples["group"] == group)
+        yield from rows_of(chosen, OF_GROUPS, group=group, among=INCLUDED)
+
+
+def _range_of(quantity: str, arranged: Arranged) -> tuple[Any, Any]:
+    """Where a quantity's range ends; a change's where the probability does, from the reference."""
+    if quantity in ("probability", "turned"):
+        return 0.0, 1.0
+    if quantity == "hidden_change":
+        return -1.0, 1.0
+    if quantity in (TESTED, "largest_change", "contrast"):
+        other = "contrast" if quantity == "contrast" else TESTED
+        beside = arranged.of("probability") - arranged.of(other)
+        there = ~np.isnan(beside)
+        before = np.where(there, beside, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+        return -before, 1 - before
+    return -np.inf, np.inf
+
+
+def _negatives(
+    part: Parted, of_cells: pd.DataFrame, experiment: Experiment, hides: bool, tested: bool
+) -> Iterator[tuple[str, Towards]]:
+    """The negative controls that a family can be asked for: what is marked there is so falsely.
+
+    Noise that hides nothing: the family itself. Equal tokens: the cells that are no-ops by
+    construction. One answer: pairs whose questions have one, where nothing is corrupted and the
+    total effect is small too (noise does take their answer away, and restoring brings it back).
+    Unrelated donor as source: one half of the nulls as the treatment, the other as its null.
+    """
+    if not hides:
+        yield HIDES_NOTHING, part.open
+    yield EQUAL_TOKENS, part.towards(part.included, part.known == NO_OP)
+    if experiment.corrupted is None:
+        pairs = of_cells["example"][of_cells["one_answer"] & of_cells["below_threshold"]]
+        chosen = part.arranged.examples["example"].isin(pairs)
+        yield SAME_ANSWER, part.towards(part.arranged.among(chosen), part.known != NO_OP)
+    if tested:
+        cells = part.included.at(part.known == "")
+        first, second = (experiment.direction * cells.of(half) for half in HALVES)
+        yield UNRELATED_SOURCE, Towards(first, first - second, cells.pictures)
+
+
+def _count_marks(controls: Iterator[tuple[str, Towards]], rules: Rules) -> Iterator[dict[str, Any]]:
+    """The marks of each control that has six pictures and a null, counted."""
+    for control, towards in controls:
+        there = ~np.isnan(towards.contrast)
+        pictures = {name for name, row in zip(towards.pictures, there, strict=True) if row.any()}
+        if len(pictures) >= FEWEST_PICTURES:
+            marks = marks_of(towards.tested(rules), towards.change, rules.least_effect)
+            cells = int(there.any(axis=0).sum())
+            yield {"control": control, "cells": cells, "false_marks": int(marks.sum())}
+
+
+def _add_study_p(families: Sequence[Summarized], rules: Rules) -> None:
+    """Test all cells of an experiment's families as one family: their cells get p_study."""
+    if not families:
+        return
+    # The same examples are included at every level and site, in the same order.
+    change, contrast = (
+        np.concatenate([getattr(family.open, name) for family in families], axis=1)
+        for name in ("change", "contrast")
+    )
+    p = Towards(change, contrast, families[0].open.pictures).tested(rules).both
+    ends = np.cumsum([family.open.change.shape[1] for family in families])
+    for family, part in zip(families, np.split(p, ends[:-1]), strict=True):
+        family.cells.loc[family.cells["known"] == "", "p_study"] = part

@@ -1,0 +1,345 @@
+"""The run in a few sentences, each of which the run's own tests support, or says that none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blip_tracing.meaning.replication.compare import AGREES, CANNOT_TELL, DIFFERS
+from blip_tracing.meaning.statistics import FEWEST_PICTURES, SIGNIFICANT
+from blip_tracing.telling.phrases import (
+    acted_words,
+    followed_words,
+    moves_words,
+    title_of,
+    turns_words,
+)
+from blip_tracing.telling.told import Run, at_level, is_known, is_true
+from blip_tracing.telling.words import (
+    how_many,
+    level_words,
+    listed,
+    p_words,
+    percent,
+    printable,
+    runs_of_numbers,
+    signed,
+    with_interval,
+)
+from blip_tracing.vocabulary import experiment as vocabulary
+from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.tables import CEILING
+
+# The share of the total effect that turns an answer, as the quantity `turned` has it.
+HALF = 0.5
+# Cells that together were the largest in so many resamples cannot be told from the best.
+ENOUGH = 0.95
+PICTURE_ONLY = "picture_only"
+# Reasons of `families` for which a description of the examples still makes sense.
+DESCRIBED = (
+    "fewer than six pictures",
+    "no unrelated example",
+    "fewer than six pictures with an unrelated example",
+)
+NEGATIVES_EXCEEDED = "marks on negative controls"
+
+
+def findings_of(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -> Iterator[str]:
+    """One sentence or two each, in the order of the experiments; controls and verdicts last."""
+    corrupted: set[str] = set()
+    for experiment in run.experiments:
+        primary = run.primary(experiment)
+        noisy = experiment.corrupted
+        if noisy and noisy.name not in corrupted:
+            corrupted.add(noisy.name)
+            yield corruption_of(run, noisy, primary["noise_level"])
+        if primary["included"] == 0:
+            yield (
+                f"{_named(experiment, primary)}: none of the {primary['examples']} examples can "
+                "show an effect (see what was left out), so nothing is said."
+            )
+            continue
+        if not experiment.corrupted and run.differing:
+            yield turned_by_layer(run, experiment, primary)
+        yield from tested(run, experiment, primary)
+        yield from unrelated(run, experiment, primary)
+    if not controls.empty:
+        yield vouched(controls)
+    if verdicts is not None:
+        yield replicated(verdicts)
+
+
+def replicated(verdicts: pd.DataFrame) -> str:
+    """How many published quantities this run agrees with, differs from, and cannot tell of."""
+    counts = verdicts["verdict"].value_counts()
+    agree, differ, open_ = (int(counts.get(name, 0)) for name in (AGREES, DIFFERS, CANNOT_TELL))
+    return (
+        f"Of {agree + differ + open_} published quantities that were judged {agree} "
+        f"{'agrees' if agree == 1 else 'agree'} with this run, {differ} "
+        f"{'differs' if differ == 1 else 'differ'}, and of {open_} it cannot be told."
+    )
+
+
+# ---- patching: the share turned, layer by layer ------------------------------------------------
+
+
+def turned_by_layer(run: Run, experiment: Experiment, primary: Any) -> str:
+    """In how many examples the state at the differing word turns the answer, layer by layer."""
+    turned = _of_role(run.summary(primary, "turned"), run.differing)
+    changes = _of_role(run.summary(primary, "probability_change"), run.differing)
+    counts = (turned["mean"] * turned["examples"]).round().astype(int).to_dict()
+    must = {
+        layer: {CEILING: " (there it must: it is asking the other question)"}.get(known, "")
+        for layer, known in changes["known"].fillna("").items()
+    }
+    count = int(turned["examples"].max())
+    return (
+        f"{_named(experiment, primary)}: {acted_words(experiment)} the one state at the "
+        f"“{printable(run.differing)}” {turns_words(experiment)} (covers at least half of the "
+        f"total effect) in {counts_words(counts, must, count)}.{_described(primary)}"
+    )
+
+
+def counts_words(counts: dict[Any, int], notes: dict[Any, str], of: int) -> str:
+    """`12 of 12 examples at layer 0 (note), 9 at layer 1, none at layers 2 to 5`."""
+    groups: list[tuple[list[int], int, str]] = []
+    for layer in sorted(counts):
+        same = counts[layer], notes.get(layer, "")
+        if groups and groups[-1][1:] == same:
+            groups[-1][0].append(int(layer))
+        else:
+            groups.append(([int(layer)], *same))
+    words: list[str] = []
+    for layers, count, note in groups:
+        number = f"{count} of {how_many(of, 'example')}" if not words else f"{count or 'none'}"
+        where = f"layer{'s' if len(layers) > 1 else ''} {runs_of_numbers(layers)}"
+        words.append(f"{number} at {where}{note}")
+    return ", ".join(words)
+
+
+def _described(primary: Any) -> str:
+    if primary["pictures"] >= FEWEST_PICTURES:
+        return ""
+    return (
+        f" This describes {how_many(primary['pictures'], 'picture')}; a test needs "
+        f"{FEWEST_PICTURES} at least."
+    )
+
+
+# ---- what was tested ---------------------------------------------------------------------------
+
+
+def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
+    """The marked cells that cannot be told from the best, or why there are none."""
+    named = _named(experiment, primary)
+    changes = run.summary(primary, "probability_change")
+    if not primary["tested"]:
+        if primary["reason"] == NEGATIVES_EXCEEDED:
+            yield (
+                f"{named}: the negative controls, in which nothing can be found, were marked more "
+                "often than chance allows; therefore nothing is marked and nothing claimed."
+            )
+        elif primary["reason"] not in DESCRIBED:
+            yield f"{named}: not tested ({primary['reason']}), and nothing is claimed."
+        elif experiment.corrupted or not run.differing:
+            yield f"{named}: {_largest(experiment, primary, changes)}"
+        return
+    marked = changes[is_true(changes["marked"]) & ~is_known(changes)]
+    cells = int(primary["cells"])
+    if marked.empty:
+        found = primary["detectable"]
+        power = (
+            ""
+            if pd.isna(found)
+            else f"; in a cell of typical spread a mean change of {found:.2f} would have been "
+            "found with 80 % probability"
+        )
+        yield (
+            f"{named}: none of {cells} cells stands out from both the floor and an unrelated "
+            f"example's state (p < 0.05, {how_many(primary['pictures'], 'picture')}){power}."
+        )
+        return
+    best = undecided(marked)
+    top = best.iloc[0]
+    change = with_interval(top["mean"], top["low"], top["high"])
+    moved = f"{moves_words(experiment)} p({followed_words(experiment)})"
+    share = best["chosen"].sum()
+    choice = (
+        "It was the largest of all cells"
+        if len(best) == 1
+        else "They cannot be told from one another: together they held the largest effect"
+    )
+    missing = "" if share >= ENOUGH else ", so a cell without a mark may be larger"
+    families = run.tables["families"]
+    several = (families["experiment"] == experiment.name).sum() > 1
+    overall = int((marked["p_study"] < SIGNIFICANT).sum())
+    also = f" ({overall} of them also over all σ and sites)" if several else ""
+    study = f"; over all σ and sites {_p(top['p_study'])}" if several else ""
+    at = "" if len(best) == 1 else f" at {_place(top)}"
+    yield (
+        f"{named}: of {cells} tested cells {len(marked)} stand{'s' if len(marked) == 1 else ''} "
+        f"out from both the floor and an unrelated example's state{also}. Of these, "
+        f"{acted_words(experiment)} one state {moved} most at {places_words(best)}: {change}{at} "
+        f"({_p(top['p_family'])}{study}). {choice} in {percent(share)} of resamples of the "
+        f"pictures{missing}."
+    )
+
+
+def undecided(marked: pd.DataFrame) -> pd.DataFrame:
+    """The fewest marked cells that held the largest effect in 95 % of resamples, or as near as
+    they come: the set that cannot be told from the best.
+    """
+    ranked = marked.sort_values(["chosen", "layer"], ascending=[False, True])
+    before = ranked["chosen"].cumsum() - ranked["chosen"]
+    kept = ranked[(before < ENOUGH) & (ranked["chosen"] > 0)]
+    return kept if len(kept) else ranked.head(1)
+
+
+def places_words(cells: pd.DataFrame) -> str:
+    """`“differing word” in layers 1 and 2; “[SEP]” in layer 5`."""
+    words = []
+    for role, rows in cells.groupby("token_role", sort=False):
+        layers = sorted(map(int, rows["layer"]))
+        where = f"layer{'s' if len(layers) > 1 else ''} {runs_of_numbers(layers)}"
+        words.append(f"“{printable(str(role))}” in {where}")
+    return "; ".join(words)
+
+
+def _largest(experiment: Experiment, primary: Any, changes: pd.DataFrame) -> str:
+    """A description of these examples: never of a cell whose outcome is known."""
+    rows = changes[~is_known(changes)]
+    top = rows.iloc[(experiment.direction * rows["mean"]).argmax()]
+    reason = primary["reason"]
+    untested = (
+        f"only {how_many(primary['pictures'], 'picture')}; a test needs {FEWEST_PICTURES}"
+        if reason == DESCRIBED[0]
+        else reason
+    )
+    return (
+        f"not tested ({untested}). In "
+        f"{'the one example' if primary['included'] == 1 else 'these examples'} the largest mean "
+        f"change in p({followed_words(experiment)}), {signed(top['mean'])}, stands at "
+        f"{_place(top)}: a description, which says nothing of other examples."
+    )
+
+
+# ---- the null, the corruption, the controls ----------------------------------------------------
+
+
+def unrelated(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
+    """An unrelated example's state that turns the answer too."""
+    turns = run.tables["turns"]
+    mine = turns[
+        (turns["experiment"] == experiment.name) & turns["included"] & turns["null_covered"].notna()
+    ]
+    most = mine.groupby("example")[["null_covered", "covered"]].max()
+    turned, own = (int((most[name] >= HALF).sum()) for name in most)
+    if turned:
+        yield (
+            f"{_named(experiment, primary)}: in the mean over the donors, an unrelated example's "
+            f"state (the null) also {turns_words(experiment)} at some place in {turned} of "
+            f"{how_many(len(most), 'example')}, the state of the example's own run in {own}; a "
+            "turn alone need not come of what the state says."
+        )
+
+
+def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
+    """Whether the noise hid the answer, and where its probability went."""
+    means = run.tables["run_means"]
+    rows = means[means["run"] == noisy.name]
+    row = rows[at_level(rows["noise_level"], noise_level)].iloc[0]
+    clean = means.loc[(means["run"] == noisy.question), "mean"]
+    deviations = (
+        f" ({row['noise_in_sd']:.2g} standard deviations of the states that it changes)"
+        if not pd.isna(row["noise_in_sd"])
+        else ""
+    )
+    sentence = f"With noise of {level_words(noise_level)}{deviations} "
+    if len(clean) and row["mean"] < clean.iloc[0]:
+        sentence += (
+            f"the mean probability of the base answer falls from {clean.iloc[0]:.3f} to "
+            f"{row['mean']:.3f}"
+        )
+    else:
+        sentence += f"the mean probability of the base answer is {row['mean']:.3f}"
+    if row["hidden"] == 0:
+        sentence += "; in no draw did it fall below half of the clean run's: the noise hid nothing"
+    elif not pd.isna(row["hidden"]):
+        sentence += f"; in {percent(1 - row['hidden'])} of draws it did not fall below half"
+    if not pd.isna(row["third"]):
+        sentence += (
+            f", and {percent(row['third'])} of all probability lies on answers to neither question"
+        )
+    alone = means.loc[means["run"] == PICTURE_ONLY, "mean"]
+    if len(alone):
+        sentence += f". With the picture and no question it is {alone.iloc[0]:.3f}"
+    return f"{sentence}."
+
+
+def vouched(controls: pd.DataFrame) -> str:
+    """What the controls show: nothing is claimed of those that could not have failed."""
+    known = controls[controls["largest"].notna()]
+    checked, idle = int(known["checked"].sum()), int(known["idle"].sum())
+    largest = known["largest"].max()
+    if idle == checked:
+        return (
+            f"None of the {checked:,} checks whose outcome is known could have failed here: a "
+            "fault would have changed next to nothing, so they vouch for nothing."
+        )
+    error = f"(largest error in probability {error_words(largest)})"
+    if idle:
+        return (
+            f"All {checked - idle:,} checks that could have failed passed {error}; {idle:,} more "
+            "could not have failed here and vouch for nothing."
+        )
+    return f"All {checked:,} checks whose outcome is known passed {error}."
+
+
+def error_words(value: float) -> str:
+    """`2 × 10⁻⁷`; `0`."""
+    if value == 0 or np.isnan(value):
+        return "0"
+    digits, exponent = f"{value:.0e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(RAISED)}"
+
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def _named(experiment: Experiment, primary: Any) -> str:
+    parts = [title_of(experiment, primary["site"]), level_words(primary["noise_level"])]
+    return " at ".join(filter(None, parts))
+
+
+def _place(cell: Any) -> str:
+    return f"“{printable(cell['token_role'])}” in layer {cell['layer']:g}"
+
+
+def _p(value: float) -> str:
+    """`p = 0.010`, `p < 0.001`."""
+    words = p_words(value)
+    return f"p {words}" if words.startswith("<") else f"p = {words or 'not known'}"
+
+
+def _of_role(rows: pd.DataFrame, role: str) -> pd.DataFrame:
+    return rows[rows["token_role"] == role].set_index("layer").sort_index()
+
+
+def reasons_words(families: pd.DataFrame, of_all: bool = True) -> str:
+    """Why families are not tested: each reason, with its levels where it is not that of all."""
+    words: Sequence[str] = []
+    for reason, rows in families.groupby("reason", sort=False):
+        levels = [level_words(level) for level in rows["noise_level"] if not pd.isna(level)]
+        where = (
+            f" ({', '.join(levels)})"
+            if levels and (families["reason"].nunique() > 1 or not of_all)
+            else ""
+        )
+        words = [*words, f"{reason}{where}"]
+    return listed(words) if words else ""

@@ -1,0 +1,284 @@
+"""What a finished run left behind, and what is told of it: data alone, filled in by `story`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blip_tracing.telling.words import Pair
+from blip_tracing.vocabulary.experiment import Experiment, experiments_of
+from blip_tracing.vocabulary.roles import ALL
+
+# Marks of averages, which a test over pictures gives, and of one example, over its draws.
+MARK, OWN_MARK = "○", "◆"
+INCLUDED = "included"
+# The columns of a map that can be shown: the first at once, the others by the page's switch.
+MEASURES = ("value", "log_odds", "logit_difference")
+# What every map's table of cells holds; columns beside these are shown of a cell as they are.
+CELLS = ["layer", "place", "label", *MEASURES, "low", "high", "marked"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left behind, as far as the story needs it.
+
+    config: with its defaults filled in; pictures: example → path, in the sheet's order, of the
+    examples that are shown. tables: by name as in `results/tables/`, those that there are:
+    baseline, runs, tokens, run_means, summary, families, negatives, excluded and verdicts whole;
+    effects and those of the experiments of the shown examples; controls as `count_controls` counts
+    them, and `turns` as `read_turns` reads it. provenance: by the name of the stage. overrides:
+    what was given on the command line with --config.
+    """
+
+    config: Mapping[str, Any]
+    config_files: Sequence[str]
+    pictures: Mapping[str, str]
+    tables: Mapping[str, pd.DataFrame]
+    provenance: Mapping[str, Mapping[str, Any]]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """The experiments, in the configuration's order."""
+        return list(experiments_of(self.config).values())
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return self.tables["runs"]["example"].nunique()
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles of tokens, in their order."""
+        return [rule["role"] for rule in self.config["effects"]["roles"]]
+
+    @property
+    def differing(self) -> str:
+        """The role of the tokens in which the two questions differ; "" where no rule names it."""
+        rules = self.config["effects"]["roles"]
+        return next((rule["role"] for rule in rules if rule.get("pair") == "differs"), "")
+
+    def primary(self, experiment: Experiment) -> Any:
+        """The row of `families` at whose site and level conclusions are drawn."""
+        families = self.tables["families"]
+        mine = families[(families["experiment"] == experiment.name) & families["primary"]]
+        return mine.iloc[0]
+
+    def summary(self, family: Any, quantity: str, group: str = ALL) -> pd.DataFrame:
+        """The summary's rows of a family by layer and role, of the included examples.
+
+        family: what has an experiment, site and noise_level, such as a row of `families`.
+        """
+        rows = self.tables["summary"]
+        return rows[
+            (rows["experiment"] == family["experiment"])
+            & (rows["site"] == family["site"])
+            & at_level(rows["noise_level"], family["noise_level"])
+            & (rows["quantity"] == quantity)
+            & (rows["group"] == group)
+            & (rows["among"] == INCLUDED)
+            & rows["layer"].notna()
+        ]
+
+
+@dataclass(frozen=True)
+class Map:
+    """One heatmap.
+
+    name: its own among all maps, of letters, digits, `_`, `.` and `-`, the same in every run.
+    cells: one row a cell: layer, place (the row, from the top, 0 first), label (the row's name),
+    value (the change in probability), log_odds and logit_difference (the changes of these, the
+    latter of the followed answer minus the other), low and high (95 % interval of value, NaN where
+    there is none), marked, and then columns of text (details, "" for none) named as a reader
+    should see them. primary: whether conclusions are drawn at its level. idle: whether the noise
+    hid nothing there, so that there is nothing to see.
+    """
+
+    name: str
+    title: str
+    cells: pd.DataFrame
+    level: float = np.nan
+    primary: bool = True
+    idle: bool = False
+
+
+@dataclass(frozen=True)
+class MapGroup:
+    """Heatmaps read side by side, with the same rows.
+
+    measure: what a cell's value is; rows: what the rows are; limits: measure → the end of its
+    scale of colours, which goes from -limit to limit and is one for all maps; marks: what a marked
+    cell is, or why none is marked; mark: how it looks; idle: one line on the maps whose noise hid
+    nothing, "" where there are none.
+    """
+
+    title: str
+    measure: str
+    rows: str
+    limits: Mapping[str, float]
+    caption: str
+    marks: str
+    mark: str
+    maps: tuple[Map, ...]
+    idle: str = ""
+
+    @property
+    def limit(self) -> float:
+        """The end of the scale of changes in probability."""
+        return self.limits["value"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example that is shown.
+
+    answers: question, text, answer, probability, others (the next answers in words).
+    """
+
+    pair: Pair
+    picture: str
+    answers: pd.DataFrame
+    unknown_words: tuple[str, ...]
+    maps: tuple[MapGroup, ...]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The first example at a glance.
+
+    questions: of the base and the source question, each its words, and whether it differs there.
+    """
+
+    example: Example
+    questions: tuple[tuple[tuple[str, bool], ...], ...]
+    map: MapGroup
+    caption: str
+
+
+@dataclass(frozen=True)
+class RowEffect:
+    """What an experiment shows of an example at its primary site and level.
+
+    total_effect: in probability; changes: by layer, the largest at the differing word; depth: the
+    last layer at which the answer turns, None where at none; null: the largest change that an
+    unrelated example's state makes. NaN for what there is not.
+    """
+
+    total_effect: float
+    changes: tuple[float, ...]
+    depth: int | None
+    null: float
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """An example in the overview: floor is p(base answer) with noise, NaN without."""
+
+    example: str
+    shown: bool
+    questions: tuple[tuple[tuple[str, bool], ...], ...]
+    answers: tuple[str, str]
+    p_clean: float
+    floor: float
+    effects: tuple[RowEffect, ...]
+    group: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All examples, a row each; experiments: titles, in the order of a row's effects."""
+
+    experiments: tuple[str, ...]
+    rows: tuple[OverviewRow, ...]
+    level: float
+    grouped: bool
+    caption: str
+
+
+@dataclass(frozen=True)
+class DepthCurve:
+    """Shares by layer. lines: run (the line's name), layer, mean, low, high."""
+
+    title: str
+    caption: str
+    lines: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that is told, in the order of telling.
+
+    lead: the run in one sentence. findings: one sentence each. methods: what the experiments are.
+    facts: fact, value. averages: maps over roles; marks_caption: what their marks are. groups: the
+    share turned by group and layer, in words. means: run, noise_level (NaN for the clean run),
+    mean, low, high, examples, draws, and of corrupted runs hidden, third and noise_in_sd; empty
+    where nothing was traced. floors: example, noise_level, mean: p(base answer) with noise, where
+    examples are too few for an interval. verdicts: quantity, compared, agree, expected,
+    correlation, shift, power, verdict, where; or None. able: what the run is able to say, in words.
+    negatives: in words. controls: experiment, control, meaning, checked, idle (those of them that
+    could not have failed), effect, largest (these missing where no outcome is known). excluded:
+    experiment, reason, examples, rows. versions: package, version. config: text of a configuration
+    file that gives the run again.
+    """
+
+    title: str
+    lead: str
+    strip: Strip | None
+    findings: tuple[str, ...]
+    overview: Overview | None
+    methods: tuple[str, ...]
+    facts: pd.DataFrame
+    examples: tuple[Example, ...]
+    examples_caption: str
+    maps_caption: str
+    depths: tuple[DepthCurve, ...]
+    averages: tuple[MapGroup, ...]
+    marks_caption: str
+    groups: pd.DataFrame
+    groups_caption: str
+    means: pd.DataFrame
+    floors: pd.DataFrame
+    means_caption: str
+    verdicts: pd.DataFrame | None
+    verdicts_caption: str
+    able: pd.DataFrame
+    able_caption: str
+    negatives: pd.DataFrame
+    negatives_caption: str
+    controls: pd.DataFrame
+    controls_caption: str
+    excluded: pd.DataFrame
+    excluded_caption: str
+    command: str
+    versions: pd.DataFrame
+    config: str
+
+
+def at_level(levels: pd.Series, level: float) -> pd.Series:
+    """Whether each noise level is this one; NaN is that of what is not corrupted."""
+    if np.isnan(level):
+        return levels.isna()
+    # A CSV's reader may miss a number by its last bit.
+    return pd.Series(np.isclose(levels, level, rtol=1e-9, atol=0), levels.index)
+
+
+def is_known(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row's outcome is the same by construction, so that it is no finding."""
+    return rows["known"].fillna("") != ""
+
+
+def is_true(column: pd.Series) -> pd.Series:
+    """Whether it holds, of what is missing in some rows."""
+    return column.eq(True)
+
+
+def sites_of(run: Run) -> Iterator[tuple[Experiment, str]]:
+    """Each experiment with each of its sites."""
+    for experiment in run.experiments:
+        for site in experiment.sites:
+            yield experiment, site
