@@ -44,7 +44,7 @@ def test_the_same_graph_gives_the_same_tables(project, default_run, monkeypatch)
     monkeypatch.setenv("PATH", f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}")
     run(project, "--profile", "profiles/sge", "--seconds-between-status-checks", "1")
     tables = sorted((default_run / "results/tables").glob("*.csv"))
-    assert len(tables) == 10
+    assert len(tables) == 12
     for table in tables:
         found = project / "results/tables" / table.name
         assert found.read_bytes() == table.read_bytes(), table.name

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 import slurm
-from project import ROOT, copy_project, run
+from project import copy_project, run
 from slurm import Job, controller_away, node_lost, nodes_drained, submitting
+
+from blip_tracing.given.sheet import load_sheet
 
 pytestmark = [
     pytest.mark.slurm,
@@ -229,7 +231,9 @@ def test_jobs_need_no_network(side_by_side, default_run):
     ended = side_by_side["no network"].result()
     assert_same_tables(ended.project, default_run)
     assert len((ended.project / "bin/cut.txt").read_text().splitlines()) == sum(APART.values())
-    pictures = {path.name for path in (ROOT / "resources/miniature/images").iterdir()}
+    pictures = {
+        Path(image).name for image in load_sheet(ended.project / "config/examples.tsv")["image"]
+    }
     assert len(ended.requests) == len(set(ended.requests))
     assert {"model.safetensors", *pictures} <= set(ended.requests)
 
