@@ -593,6 +593,17 @@ def look() -> theme:
     )
 
 
+def ruled_above_legend(width: float) -> theme:
+    """Of a chart of lines or points: fine rules behind them, an untitled legend below."""
+    return theme(
+        panel_grid_major=element_line(color=HAIRLINE, size=0.4),
+        panel_grid_minor=element_blank(),
+        legend_title=element_blank(),
+        legend_position="bottom",
+        legend_box_spacing=0.1 / width,
+    )
+
+
 def log_axis(levels: list[float], inches: float) -> scale_x_continuous:
     """A logarithmic axis with the noise levels named; linear below the lowest if one is zero."""
     trans, places = log_places(levels)

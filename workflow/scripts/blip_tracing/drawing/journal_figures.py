@@ -16,8 +16,6 @@ import numpy as np
 import pandas as pd
 from plotnine import (
     aes,
-    element_blank,
-    element_line,
     geom_hline,
     geom_line,
     geom_linerange,
@@ -32,7 +30,6 @@ from plotnine import (
     scale_shape_manual,
     scale_x_continuous,
     scale_y_continuous,
-    theme,
 )
 
 from blip_tracing.drawing.figures import (
@@ -42,8 +39,9 @@ from blip_tracing.drawing.figures import (
     look,
     maps,
     ordered,
+    ruled_above_legend,
 )
-from blip_tracing.drawing.palette import HAIRLINE, INK, LINES, ORANGE, changes
+from blip_tracing.drawing.palette import INK, LINES, ORANGE, changes
 from blip_tracing.telling.told import MARK, DepthCurve, MapGroup, Story
 from blip_tracing.telling.words import CLEAN_RUN, NULL_LINE, is_corrupted_alone
 
@@ -189,13 +187,7 @@ def depth_curve(curve: DepthCurve, width: float) -> ggplot:
         + labs(x="layer", y="share of examples turned")
         + look()
         + bare_frame(width, MEANS_HEIGHT + more * NAME_HEIGHT)
-        + theme(
-            panel_grid_major=element_line(color=HAIRLINE, size=0.4),
-            panel_grid_minor=element_blank(),
-            legend_title=element_blank(),
-            legend_position="bottom",
-            legend_box_spacing=0.1 / width,
-        )
+        + ruled_above_legend(width)
     )
     return plot + geom_line(size=0.7, position=beside) if len(layers) > 1 else plot
 
@@ -243,13 +235,7 @@ def mean_levels(means: pd.DataFrame, floors: pd.DataFrame, width: float) -> ggpl
         + labs(x="noise level σ", y="p(base answer)")
         + look()
         + bare_frame(width, MEANS_HEIGHT + more * NAME_HEIGHT)
-        + theme(
-            panel_grid_major=element_line(color=HAIRLINE, size=0.4),
-            panel_grid_minor=element_blank(),
-            legend_title=element_blank(),
-            legend_position="bottom",
-            legend_box_spacing=0.1 / width,
-        )
+        + ruled_above_legend(width)
     )
     if len(levels) == 1:
         return plot

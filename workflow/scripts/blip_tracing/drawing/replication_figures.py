@@ -36,7 +36,15 @@ from plotnine import (
     theme,
 )
 
-from blip_tracing.drawing.figures import FACET_GAP, TICK_SIZE, look, maps, ordered, titled_frame
+from blip_tracing.drawing.figures import (
+    FACET_GAP,
+    TICK_SIZE,
+    look,
+    maps,
+    ordered,
+    ruled_above_legend,
+    titled_frame,
+)
 from blip_tracing.drawing.palette import BLUE, HAIRLINE, INK, ORANGE, changes
 from blip_tracing.meaning.replication.compare import (
     DIFFERS,
@@ -276,13 +284,7 @@ def noise_cells(compared: pd.DataFrame, run: Tables, example: str) -> ggplot:
                 *([] if (cells["of"] == RUN).any() else [NONE_OF_IT]),
             ],
         )
-        + theme(
-            panel_grid_major=element_line(color=HAIRLINE, size=0.4),
-            panel_grid_minor=element_blank(),
-            legend_title=element_blank(),
-            legend_position="bottom",
-            legend_box_spacing=0.1 / width,
-        )
+        + ruled_above_legend(width)
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from blip_tracing.telling.told import INCLUDED, is_known
+from blip_tracing.telling.told import is_known
 from blip_tracing.telling.words import with_interval
 from blip_tracing.vocabulary.experiment import QUESTIONS
 from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.tables import INCLUDED
 
 # Beyond these pdfLaTeX's fonts have the letters of Latin-1 alone.
 SYMBOLS = {

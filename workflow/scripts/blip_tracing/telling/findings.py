@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip_tracing.meaning.effects import HALF
 from blip_tracing.meaning.replication.compare import AGREES, CANNOT_TELL, DIFFERS
 from blip_tracing.meaning.statistics import FEWEST_PICTURES, SIGNIFICANT
 from blip_tracing.telling.phrases import (
@@ -30,21 +31,19 @@ from blip_tracing.telling.words import (
     with_interval,
 )
 from blip_tracing.vocabulary import experiment as vocabulary
-from blip_tracing.vocabulary.experiment import Experiment
-from blip_tracing.vocabulary.tables import CEILING
+from blip_tracing.vocabulary.experiment import PICTURE_ONLY, Experiment
+from blip_tracing.vocabulary.tables import (
+    CEILING,
+    FALSE_MARKS,
+    FEW_NULLS,
+    FEW_PICTURES,
+    NO_NULL,
+)
 
-# The share of the total effect that turns an answer, as the quantity `turned` has it.
-HALF = 0.5
 # Cells that together were the largest in so many resamples cannot be told from the best.
 ENOUGH = 0.95
-PICTURE_ONLY = "picture_only"
 # Reasons of `families` for which a description of the examples still makes sense.
-DESCRIBED = (
-    "fewer than six pictures",
-    "no unrelated example",
-    "fewer than six pictures with an unrelated example",
-)
-NEGATIVES_EXCEEDED = "marks on negative controls"
+DESCRIBED = (FEW_PICTURES, NO_NULL, FEW_NULLS)
 
 
 def findings_of(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -> Iterator[str]:
@@ -137,7 +136,7 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     named = _named(experiment, primary)
     changes = run.summary(primary, "probability_change")
     if not primary["tested"]:
-        if primary["reason"] == NEGATIVES_EXCEEDED:
+        if primary["reason"] == FALSE_MARKS:
             yield (
                 f"{named}: the negative controls, in which nothing can be found, were marked more "
                 "often than chance allows; therefore nothing is marked and nothing claimed."

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from blip_tracing.meaning.effects import by_level
+from blip_tracing.meaning.marks import FEWEST_DRAWS
 from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
 from blip_tracing.telling.findings import reasons_words
 from blip_tracing.telling.phrases import followed_words, reference_of, title_of
@@ -47,8 +48,6 @@ COLUMNS = {
     "log_odds": "log_odds_change",
     "logit_difference": "logit_difference_change",
 }
-# The fewest draws over which one example's cells are tested.
-LEAST_DRAWS = 5
 KNOWN = {
     NO_OP: "the same state: nothing can change",
     CEILING: "asking the other question: it must turn",
@@ -377,7 +376,7 @@ def student_interval(draws: pd.DataFrame) -> pd.DataFrame:
 
 def _own_marks(run: Run, experiment: Experiment, rows: pd.DataFrame) -> str:
     """What the marks of one example are, or why there are none."""
-    if experiment.draws < LEAST_DRAWS:
+    if experiment.draws < FEWEST_DRAWS:
         draws = "no draws" if experiment.corrupted is None else "too few draws"
         return f"No cell is marked: there are {draws} by which one example could be tested."
     if rows["null_change"].isna().all():

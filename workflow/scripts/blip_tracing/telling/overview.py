@@ -15,8 +15,8 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 
 from blip_tracing.machinery.tables import PARQUET
+from blip_tracing.meaning.effects import HALF
 from blip_tracing.meaning.statistics import FEWEST_PICTURES
-from blip_tracing.telling.findings import HALF
 from blip_tracing.telling.phrases import title_of, turns_words
 from blip_tracing.telling.told import (
     DepthCurve,

@@ -12,10 +12,10 @@ import pandas as pd
 from blip_tracing.telling.words import Pair
 from blip_tracing.vocabulary.experiment import Experiment, experiments_of
 from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.tables import INCLUDED
 
 # Marks of averages, which a test over pictures gives, and of one example, over its draws.
 MARK, OWN_MARK = "○", "◆"
-INCLUDED = "included"
 # The columns of a map that can be shown: the first at once, the others by the page's switch.
 MEASURES = ("value", "log_odds", "logit_difference")
 # What every map's table of cells holds; columns beside these are shown of a cell as they are.
