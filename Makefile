@@ -22,12 +22,15 @@ study: .venv/run.stamp
 manual: .venv/run.stamp
 	$(BIN)/python workflow/scripts/write_manual.py
 
-# The README's figure, from the default run.
-readme: run
+# The README's figures, from the run of every kind of site and then from the default run.
+readme: .venv/run.stamp
+	$(BIN)/snakemake --cores $(CORES) --configfile config/components.yaml
+	cp reports/figures/regions/overlay_vision.block_output_ball_green.png resources/readme/regions.png
+	$(BIN)/snakemake --cores $(CORES)
 	cp reports/figures/patching/answers_encoder.block_input_animal_shirt.png resources/readme/patching.png
 
 test: check
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -39,6 +42,7 @@ check: .venv/dev.stamp
 
 benchmark: .venv/run.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/sites.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

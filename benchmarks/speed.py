@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +29,10 @@ from pyvene import (
 from pyvene.models.blip.modelings_blip import BlipWrapper
 from transformers import BlipConfig, BlipForQuestionAnswering, BlipTextConfig, BlipVisionConfig
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
+from benchmarks.bound import Shape, block, decoder, vision_block
 from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.cells import measure, score_run
 from blip_tracing.models.blip_vqa import ResumableBlip
@@ -48,33 +49,16 @@ REPEATS = 10
 TOKENS = 9
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a BLIP: the text config's and the vision config's hidden size are the same."""
-
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocabulary: int
-    image_size: int
-    patch_size: int
-
-    @property
-    def image_states(self) -> int:
-        """States of one image: its patches and the class token."""
-        return (self.image_size // self.patch_size) ** 2 + 1
-
-
 SHAPES = {
     "base": Shape(768, 12, 12, 3072, 30_524, 384, 16),
     "small": Shape(64, 3, 4, 128, 200, 32, 8),
 }
 
 
-def build_model(shape: Shape) -> BlipForQuestionAnswering:
-    """A BLIP of this shape with random weights."""
+def build_model(shape: Shape, spread: float = 0.02) -> BlipForQuestionAnswering:
+    """A BLIP of this shape with random weights; spread: their standard deviation."""
     shared = {
+        "initializer_range": spread,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.intermediate,
         "num_hidden_layers": shape.layers,
@@ -214,15 +198,12 @@ def operations(shape: Shape) -> float:
     Products alone, two operations a multiply-add. A resumed run needs its remaining blocks, the
     decoder at one position (projections of the query, not of the states) and the vocabulary.
     """
-    d, f, s, t = shape.hidden, shape.intermediate, shape.image_states, TOKENS
-    token = 4 * d * d + 2 * t * d + 2 * d * d + 2 * s * d + 2 * d * f
-    block = t * token
-    decoder_layer = 2 * d * d + 4 * d * d + 2 * shape.heads * t * d + 2 * d * f
-    decoder = shape.layers * decoder_layer + d * d + d * shape.vocabulary
-    memory = shape.layers * 2 * s * d * d
-    vision = shape.layers * s * (4 * d * d + 2 * s * d + 2 * d * f)
-    resumed = sum((shape.layers - layer) * block + decoder for layer in range(shape.layers)) * t
-    run = shape.layers * block + decoder
+    d, layers = shape.hidden, shape.layers
+    a_block, answer = block(shape, TOKENS), decoder(shape, TOKENS)
+    memory = layers * 2 * shape.image_states * d * d
+    vision = layers * vision_block(shape)
+    resumed = sum((layers - layer) * a_block + answer for layer in range(layers)) * TOKENS
+    run = layers * a_block + answer
     draws = len(NOISE_LEVELS) + REPEATS
     return 2 * (vision + memory + 2 * run + resumed + draws * (run + resumed))
 

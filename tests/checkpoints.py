@@ -51,8 +51,13 @@ def random_blip(
     patch_size: int = 8,
     initializer_range: float = 0.3,
     seed: int = 0,
+    **vision: int,
 ) -> BlipForQuestionAnswering:
-    """A BLIP with random weights, large enough to make interventions matter."""
+    """A BLIP with random weights, large enough to make interventions matter.
+
+    vision: settings of the vision tower that are to differ from those of the text towers (its
+    width cannot: one configuration is for the encoder, which reads pictures, and the decoder).
+    """
     shared = {
         "hidden_size": hidden,
         "intermediate_size": intermediate,
@@ -69,10 +74,10 @@ def random_blip(
         sep_token_id=SPECIAL.index("[SEP]"),
         pad_token_id=SPECIAL.index("[PAD]"),
     )
-    vision = BlipVisionConfig(**shared, image_size=image_size, patch_size=patch_size)
+    seen = BlipVisionConfig(**shared | vision, image_size=image_size, patch_size=patch_size)
     config = BlipConfig(
         text_config=text.to_dict(),
-        vision_config=vision.to_dict(),
+        vision_config=seen.to_dict(),
         image_text_hidden_size=image_text_hidden,
     )
     torch.manual_seed(seed)

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from plotnine import ggplot
+
+
+def figure_of(plot: ggplot | Figure) -> Figure:
+    """What is drawn, however."""
+    return plot.draw() if isinstance(plot, ggplot) else plot
 
 
 def shown_texts(figure: Figure) -> Iterator[tuple[str, Bbox]]:

@@ -23,7 +23,7 @@ from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.cells import measure, run_variants, score_run, variants_of
 from blip_tracing.engine.scores import Scores
 from blip_tracing.models.blip_vqa import ResumableBlip
-from blip_tracing.models.family import RunStates
+from blip_tracing.models.family import Patch, RunStates
 from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS, Corruption
 from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
 from blip_tracing.vocabulary.sites import SITES, places_of
@@ -167,7 +167,7 @@ class Population:
             stream = torch.cat([part.stream for part in parts], dim=1)
             logits = torch.cat([part.logits for part in parts if part.logits is not None])
             runs[question] = RunStates(pictures, stream, logits)
-        answers = torch.tensor([self.pairs[n].answers for n in of])
+        answers = torch.tensor([self.pairs[n].answers for n in of])[..., None]
         return Batch([f"example-{n}" for n in of], runs, answers, self.images[list(of)])
 
     def unrelated(self, of: Sequence[int]) -> torch.Tensor:
@@ -230,9 +230,11 @@ def _measure(
     if experiment.corrupted:
         of, donor = receiver.of, [draw % donors for _, draw in variants]
     judge, nulls = batch.judge(SCORED), []
+    single = torch.eye(batch.tokens, dtype=torch.bool).expand(len(batch.examples), -1, -1)
     for place, name in PLACES.items():
-        logits = model.patch_each(receiver.run, place, unrelated[place.index][:, donor], of)
-        nulls.append(judge.score(logits, logits, name))
+        patch = Patch([place], [unrelated[place.index][:, donor]], single, [None] * batch.tokens)
+        outcome = model.patch(receiver.run, patch, of)
+        nulls.append(judge.score(outcome, outcome, name))
     ends = [score_run(model, batch, run, SCORED) for run in (experiment.receiver, experiment.donor)]
     return Measured(
         Scores.stack([found[place].cells for place in PLACES], dim=2),

@@ -8,6 +8,7 @@ from typing import Any
 
 from synthetic_tables import (
     ASKED,
+    BOXES,
     DIFFERING,
     ENDS,
     LEAST_EFFECT,
@@ -25,13 +26,14 @@ from blip_tracing.telling.finished_run import count_controls
 from blip_tracing.telling.overview import read_turns
 from blip_tracing.telling.story import tell
 from blip_tracing.telling.told import Run
-from blip_tracing.vocabulary import sites
 from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS
 from blip_tracing.vocabulary.experiment import BASE
-from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.metrics import NEEDED
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "workflow/report/story.html.j2"
-SITES = tuple(sites.SITES)[:2]
+SITES = ("encoder.block_input", "encoder.block_output")
+# How an experiment's cells are made, by default.
+PLAIN: dict[str, Any] = {"window": 1, "positions": "each", "heads": [], "regions": 6}
 NOISE_LEVELS = (0.0, 0.5, 2.0)
 LAYERS, DRAWS = 3, 6
 CONFIG: dict[str, Any] = {
@@ -49,6 +51,8 @@ CONFIG: dict[str, Any] = {
             "corrupt": {
                 "kind": next(iter(KINDS)),
                 "at": QUESTION_EMBEDDINGS,
+                "role": "",
+                "unit": "absolute",
                 "levels": list(NOISE_LEVELS),
                 "draws": DRAWS,
                 "seed": 3,
@@ -56,10 +60,10 @@ CONFIG: dict[str, Any] = {
         }
     },
     "experiments": {
-        name: {"receiver": receiver, "donor": donor, "sites": list(SITES)}
+        name: {"receiver": receiver, "donor": donor, "sites": list(SITES), **PLAIN}
         for name, (receiver, donor) in ENDS.items()
     },
-    "metrics": list(METRICS),
+    "metrics": list(NEEDED),
     "controls": {"null_draws": None, "donors": 5},
     "effects": {
         "total_effect": 0.05,
@@ -106,20 +110,28 @@ def with_experiments(config: Mapping[str, Any], **sites: Sequence[str]) -> dict[
 
 
 def made_up_run(
-    folder: Path, with_null: bool = True, shown: Sequence[str] = SHOWN, **changes: Any
+    folder: Path,
+    with_null: bool = True,
+    shown: Sequence[str] = SHOWN,
+    two_pictures: bool = False,
+    **changes: Any,
 ) -> Run:
     """A run of three examples, two of them shown; changes: of the settings of `write_tables`.
 
-    Its configuration is CONFIG with these sites, noise levels, draws and ends.
+    two_pictures: whether the source question is about a picture of its own.
+
+    Its configuration is CONFIG with these sites, noise levels, draws, ends and settings.
     """
     settings: dict[str, Any] = {
         "sites": SITES, "layers": LAYERS, "noise_levels": NOISE_LEVELS, "draws": DRAWS,
-        "ends": ENDS, **changes,
+        "ends": ENDS, "settings": {}, **changes,
     }  # fmt: skip
     tables = write_tables(folder / "tables", **settings)
-    write_verdicts(write_derived_tables(tables, with_null, settings["ends"]))
+    write_verdicts(write_derived_tables(tables, with_null, settings["ends"], settings["settings"]))
     of_cells = (*settings["ends"], "effects")
-    pictures = write_pictures(folder / "pictures", settings.get("asked", ASKED))
+    asked = settings.get("asked", ASKED)
+    pictures = write_pictures(folder / "pictures", asked)
+    others = write_pictures(folder / "others", asked, (212, 190, 40)) if two_pictures else {}
     names = [path.stem for path in tables.iterdir() if path.stem != "controls"]
     read = {
         name: read_table(tables / f"{name}.csv", shown if name in of_cells else None)
@@ -130,6 +142,8 @@ def made_up_run(
         config=configured_as(settings),
         config_files=["config/my study.yaml"],
         pictures={name: pictures[name] for name in shown},
+        source_pictures={name: others[name] for name in shown if name in others},
+        boxes=(BOXES,),
         tables={**read, "controls": count_controls(tables / "controls.csv")},
         provenance={"baseline": FACTS, "tracing": {**FACTS, "device": ["cpu", "cuda"]}},
     )
@@ -140,9 +154,11 @@ def configured_as(settings: Mapping[str, Any]) -> dict[str, Any]:
     noisy = CONFIG["runs"][NOISY]
     levels = {"levels": list(settings["noise_levels"]), "draws": settings["draws"]}
     experiments = {
-        name: {"receiver": receiver, "donor": donor, "sites": list(settings["sites"])}
+        name: {"receiver": receiver, "donor": donor, "sites": list(settings["sites"]), **PLAIN,
+               **{key: list(value) if isinstance(value, tuple) else value
+                  for key, value in settings["settings"].get(name, {}).items()}}
         for name, (receiver, donor) in settings["ends"].items()
-    }
+    }  # fmt: skip
     runs = {NOISY: {**noisy, "corrupt": {**noisy["corrupt"], **levels}}}
     return {**CONFIG, "runs": runs, "experiments": experiments}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,18 @@ from PIL import Image, ImageDraw
 
 from blip_tracing.machinery.tables import read_table
 from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS, Corruption
-from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
-from blip_tracing.vocabulary.metrics import METRICS, columns_of
+from blip_tracing.vocabulary.experiment import (
+    BASE,
+    BY_ROLE,
+    EACH,
+    QUESTIONS,
+    SOURCE,
+    Experiment,
+    Run,
+)
+from blip_tracing.vocabulary.metrics import NEEDED, columns_of
 from blip_tracing.vocabulary.roles import ALL
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES
 from blip_tracing.vocabulary.tables import CEILING, NO_OP, SMALL_EFFECT, UNRELATED
 
 SITE = next(iter(SITES))
@@ -25,12 +34,12 @@ NOISY = "noisy"
 PICTURE_ONLY = "picture_only"
 # Receiver and donor of each experiment.
 ENDS = {"patching": (BASE, SOURCE), "tracing": (NOISY, BASE)}
-SCORES = columns_of(METRICS)
-SUMMARY = ["experiment", "site", "noise_level", "group", "among", "layer", "token_role", "quantity",
-           "mean", "low", "high", "examples", "pictures", "draws", "known", "p_floor", "p_null",
-           "p_family", "p_study", "chosen", "marked"]  # fmt: skip
-EFFECTS = ["experiment", "example", "group", "site", "noise_level", "layer", "position", "token",
-           "token_role", "probability_change", "log_probability_change", "log_odds_change",
+SCORES = columns_of(NEEDED)
+SUMMARY = ["experiment", "site", "noise_level", "group", "among", "layer", "head", "token_role",
+           "quantity", "mean", "low", "high", "examples", "pictures", "draws", "known", "p_floor",
+           "p_null", "p_family", "p_study", "chosen", "marked", "sum_of_singles"]  # fmt: skip
+EFFECTS = ["experiment", "example", "group", "site", "noise_level", "layer", "head", "position",
+           "token", "token_role", "probability_change", "log_probability_change", "log_odds_change",
            "logit_difference_change", "normalised", "hidden_change", "total_effect",
            "below_threshold", "included", "null_change", "contrast", "known", "p_map",
            "marked"]  # fmt: skip
@@ -44,6 +53,15 @@ FEWEST_PICTURES, LEAST_DRAWS = 6, 5
 TOTAL_EFFECT, LEAST_EFFECT = 0.05, 0.02
 # Of the clean states that the made-up noise changes.
 STATE_SD = 0.99
+# Roles of the other towers' positions; the things' boxes are the left half and the upper right.
+DECODER_ROLES = ("[DEC]", "answer")
+THING, OTHER_THING, BACKGROUND = "thing", "other thing", "background"
+REGION_ROLES = ("[CLS]", THING, OTHER_THING, BACKGROUND)
+BOXES = f"{THING}=0,0,0.5,1; {OTHER_THING}=0.5,0,1,0.5"
+HEADS, BEST_HEAD = 4, 2
+# Of a picture cut into all its patches.
+PATCHES = 4
+Settings = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,18 +96,83 @@ def tokens_of(question: str) -> list[str]:
     return ["[CLS]", *question.split(), "[SEP]"]
 
 
+class At(NamedTuple):
+    """A position, or several put in together, and what is there in receiver and donor."""
+
+    position: int
+    token: str
+    source_token: str
+    role: str
+
+
+def positions_at(experiment: Experiment, site: str, pair: Asked) -> list[At]:
+    """The positions of a cell, in the order of the tables."""
+    each = list(_each_position(experiment, SITES[site].tower, pair))
+    if experiment.positions == EACH:
+        return each
+    order = {ENCODER: ROLES, DECODER: DECODER_ROLES}.get(SITES[site].tower, REGION_ROLES)
+    parts = order if experiment.positions == BY_ROLE else [ALL]
+    joint = []
+    for number, role in enumerate(parts):
+        there = [at for at in each if role in (at.role, ALL)]
+        if there:
+            tokens, brought = (
+                " ".join(map(str, column)) for column in list(zip(*there, strict=True))[1:3]
+            )
+            joint.append(At(number, tokens, brought.strip(), role))
+    return joint
+
+
+def _each_position(experiment: Experiment, tower: str, pair: Asked) -> Iterator[At]:
+    if tower == ENCODER:
+        ours, theirs = (
+            tokens_of(pair.text(run.question)) for run in (experiment.receiver, experiment.donor)
+        )
+        base, source = (tokens_of(pair.text(question)) for question in QUESTIONS)
+        differs = [at for at, token in enumerate(base) if token != source[at]]
+        for at, (token, brought) in enumerate(zip(ours, theirs, strict=True)):
+            role = (
+                token if token in ("[CLS]", "[SEP]")
+                else "before it" if at < min(differs, default=99)
+                else "after it" if at > max(differs, default=99)
+                else DIFFERING
+            )  # fmt: skip
+            yield At(at, token, brought, role)
+    elif tower == DECODER:
+        answer = pair.answer(experiment.followed).split()
+        for at, token in enumerate(["[DEC]", *answer[:-1]]):
+            yield At(at, token, "", DECODER_ROLES[min(at, 1)])
+    else:
+        yield At(0, "[CLS]", "", "[CLS]")
+        side, letter = (experiment.regions, "r") if experiment.regions else (PATCHES, "p")
+        for at in range(side**2):
+            row, column = divmod(at, side)
+            upper, left = row < side / 2, column < side / 2
+            role = THING if left else OTHER_THING if upper else BACKGROUND
+            yield At(at + 1, f"{letter}{row + 1}c{column + 1}", "", role)
+
+
 def made_up_experiments(
     sites: Sequence[str] = (SITE,),
     noise_levels: Sequence[float] = NOISE_LEVELS,
     draws: int = 10,
     ends: Mapping[str, tuple[str, str]] = ENDS,
+    settings: Settings | None = None,
 ) -> list[Experiment]:
-    """Experiments between the runs base, source and noisy, by their receiver and donor."""
+    """Experiments between the runs base, source and noisy, by their receiver and donor.
+
+    settings: by name, what is asked of one experiment otherwise (sites, window, positions, …).
+    """
     noise = Corruption(next(iter(KINDS)), QUESTION_EMBEDDINGS, tuple(noise_levels), draws, 0)
     runs = {question: Run(question, question) for question in QUESTIONS}
     runs[NOISY] = Run(NOISY, BASE, noise)
     return [
-        Experiment(name, runs[receiver], runs[donor], tuple(sites))
+        Experiment(
+            name,
+            runs[receiver],
+            runs[donor],
+            **{"sites": tuple(sites), **dict((settings or {}).get(name, {}))},
+        )
         for name, (receiver, donor) in ends.items()
     ]
 
@@ -103,13 +186,14 @@ def write_tables(
     draws: int = 10,
     unknown_words: Sequence[str] = (),
     ends: Mapping[str, tuple[str, str]] = ENDS,
+    settings: Settings | None = None,
 ) -> Path:
     """Write `baseline`, `tokens`, `runs` and each experiment's table into the folder.
 
-    ends: receiver and donor of each experiment, as `made_up_experiments` takes them.
+    ends, settings: of the experiments, as `made_up_experiments` takes them.
     """
     random = np.random.default_rng(0)
-    experiments = made_up_experiments(sites, noise_levels, draws, ends)
+    experiments = made_up_experiments(sites, noise_levels, draws, ends, settings)
     corrupted = {asked.corrupted.name: asked.corrupted for asked in experiments if asked.corrupted}
     tables = {
         "baseline": pd.concat([_baseline(name, pair, random) for name, pair in asked.items()]),
@@ -126,14 +210,27 @@ def write_tables(
             [make(name, pair, experiment, site, layers, random)
              for name, pair in asked.items() for site in experiment.sites]
         )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+    _write(folder, tables)
     return folder
 
 
+def _write(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Without the columns that no row of a table fills, of those that only some sites have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        empty = [
+            column
+            for column in ("head", "source_token", "sum_of_singles")
+            if column in table and table[column].replace("", np.nan).isna().all()
+        ]
+        table.drop(columns=empty).to_csv(folder / f"{name}.csv", index=False)
+
+
 def write_derived_tables(
-    folder: Path, with_null: bool = True, ends: Mapping[str, tuple[str, str]] = ENDS
+    folder: Path,
+    with_null: bool = True,
+    ends: Mapping[str, tuple[str, str]] = ENDS,
+    settings: Settings | None = None,
 ) -> Path:
     """Write what is derived from the tables that `write_tables` wrote there, and the controls.
 
@@ -141,14 +238,15 @@ def write_derived_tables(
     targets are those of the tables. Of the rest, numbers are made up: every example has a picture
     of its own and the first half of them a group; from six of them on intervals are 0.05 to each
     side, and the differing word in layers 1 and 2 is marked where a family is tested, layer 1
-    chosen in most resamples. In an example's map the same cell of layer 1 is marked where it may
-    be.
+    chosen in most resamples; of heads it is head BEST_HEAD, of regions the role THING, of the
+    decoder [DEC]. In an example's map the same cell of layer 1 is marked where it may be. Where
+    several layers are put in together, the sum of the single ones is half as large.
     """
     random = np.random.default_rng(1)
-    experiments = made_up_experiments(ends=ends)
-    runs, tokens = (read_table(folder / f"{name}.csv") for name in ("runs", "tokens"))
+    experiments = made_up_experiments(ends=ends, settings=settings)
+    runs = read_table(folder / "runs.csv")
     tables = {asked.name: read_table(folder / f"{asked.name}.csv") for asked in experiments}
-    parts = [_effects(asked, tables[asked.name], runs, tokens, random) for asked in experiments]
+    parts = [_effects(asked, tables[asked.name], runs, random) for asked in experiments]
     effects = pd.concat(parts, ignore_index=True)
     if not with_null:
         effects = effects.assign(null_change=np.nan, contrast=np.nan, marked=False)
@@ -162,8 +260,7 @@ def write_derived_tables(
         "controls": _controls(effects),
         "excluded": _excluded(effects),
     }
-    for name, table in derived.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+    _write(folder, derived)
     return folder
 
 
@@ -187,15 +284,20 @@ def write_verdicts(folder: Path) -> Path:
     return folder
 
 
-def write_pictures(folder: Path, asked: dict[str, Asked] = ASKED) -> dict[str, str]:
-    """Draw a small picture for every example; the answer maps examples to paths."""
+def write_pictures(
+    folder: Path, asked: Mapping[str, Asked] = ASKED, thing: tuple[int, int, int] = (126, 76, 38)
+) -> dict[str, str]:
+    """Draw a small picture for every example; the answer maps examples to paths.
+
+    thing: the colour of its left thing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for number, name in enumerate(asked):
         picture = Image.new("RGB", (240 + 80 * number, 240), (176, 212, 236))
         pencil = ImageDraw.Draw(picture)
         pencil.rectangle((0, 150, 600, 240), fill=(176, 204, 142))
-        pencil.ellipse((40, 80, 120, 180), fill=(126, 76, 38))
+        pencil.ellipse((40, 80, 120, 180), fill=thing)
         pencil.rectangle((140, 70, 220, 190), fill=(212, 32, 38))
         paths[name] = str(folder / f"{name}.png")
         picture.save(paths[name])
@@ -285,20 +387,31 @@ def _clean_cells(
     random: np.random.Generator,
 ) -> pd.DataFrame:
     """Cells of an experiment in which nothing is corrupted."""
-    ours, theirs = (
-        tokens_of(pair.text(run.question)) for run in (experiment.receiver, experiment.donor)
-    )
     rows = []
-    for layer in range(layers):
-        for position, (token, source_token) in enumerate(zip(ours, theirs, strict=True)):
-            depth = layer / layers
-            p_source = 0.62 * (1 - depth) if token != source_token else 0.3 * depth**2
-            p_source += 0.01 * random.random()
-            p_base = 0.9 - 1.3 * p_source
-            rows.append((name, site, layer, position, token, source_token, p_base, p_source))
-    columns = ["example", "site", "layer", "position", "token", "source_token",
+    for layer, head, at in _cells_at(experiment, site, layers, pair):
+        depth = layer / layers
+        carries = at.role in (DIFFERING, THING, "[DEC]", ALL) and head in (None, BEST_HEAD)
+        p_source = 0.62 * (1 - depth) if carries else 0.3 * depth**2
+        p_source += 0.01 * random.random()
+        p_base = 0.9 - 1.3 * p_source
+        rows.append(
+            (name, site, layer, head, at.position, at.token, at.source_token, p_base, p_source)
+        )
+    columns = ["example", "site", "layer", "head", "position", "token", "source_token",
                "p_base", "p_source"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).pipe(_with_logits)
+
+
+def _cells_at(
+    experiment: Experiment, site: str, layers: int, pair: Asked
+) -> Iterator[tuple[int, int | None, At]]:
+    heads: Sequence[int | None] = (
+        (experiment.heads or range(HEADS)) if SITES[site].heads else [None]
+    )
+    for layer in range(layers):
+        for head in heads:
+            for at in positions_at(experiment, site, pair):
+                yield layer, head, at
 
 
 def _corrupted_cells(
@@ -310,12 +423,15 @@ def _corrupted_cells(
     random: np.random.Generator,
 ) -> pd.DataFrame:
     """Cells between a corrupted and a clean run of one question."""
-    tokens = tokens_of(pair.text(experiment.receiver.question))
-    index = pd.MultiIndex.from_product(
-        [experiment.levels, range(experiment.draws), range(layers), range(len(tokens))],
-        names=["noise_level", "draw", "layer", "position"],
-    )
-    cells = index.to_frame(index=False)
+    drawn = pd.MultiIndex.from_product(
+        [experiment.levels, range(experiment.draws)], names=["noise_level", "draw"]
+    ).to_frame(index=False)
+    places = pd.DataFrame(
+        [(layer, head, at.position, at.token, at.role)
+         for layer, head, at in _cells_at(experiment, site, layers, pair)],
+        columns=["layer", "head", "position", "token", "role"],
+    )  # fmt: skip
+    cells = drawn.merge(places, how="cross")
     depth = cells["layer"] / layers
     kept = np.exp(-cells["noise_level"])
     chance = random.beta(0.4, 0.4, len(cells))
@@ -324,9 +440,9 @@ def _corrupted_cells(
         p_base = np.clip(restored * 0.6 + 0.3 * chance * restored, 0.001, 0.95)
     else:
         p_base = np.clip(0.889 - (1 - kept) * (1 - depth) * 0.8 * chance, 0.001, 0.95)
-    where = cells.assign(
-        example=name, site=site, token=cells["position"].map(dict(enumerate(tokens)))
-    )[["example", "site", "layer", "position", "token", "noise_level", "draw"]]
+    where = cells.assign(example=name, site=site)[
+        ["example", "site", "layer", "head", "position", "token", "noise_level", "draw"]
+    ]
     return where.assign(p_base=p_base, p_source=0.05).pipe(_with_logits)
 
 
@@ -344,11 +460,12 @@ def _changes(experiment: Experiment, cells: pd.DataFrame, runs: pd.DataFrame) ->
         before[f"{score}_before"] < _clean(runs)[before["example"]].to_numpy() / 2
     )
     changes = before.assign(
+        head=before.get("head", np.nan),
         probability_change=change,
         hidden_change=change.where(hid),
         noise_level=before.get("noise_level", np.nan),
     )
-    cell = ["example", "site", "noise_level", "layer", "position", "token"]
+    cell = ["example", "site", "noise_level", "layer", "head", "position", "token"]
     groups = changes.groupby(cell, sort=False, dropna=False)
     return groups[["probability_change", "hidden_change"]].mean().reset_index()
 
@@ -374,30 +491,25 @@ def _ends_of(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
     return first if corrupted else first.assign(noise_level=np.nan)
 
 
-def _roles(tokens: pd.DataFrame) -> pd.DataFrame:
-    """example, position, token_role: of the base question."""
-    base, source = (
-        tokens[tokens["question"] == question].set_index(["example", "position"])["token"]
-        for question in QUESTIONS
-    )
-    differs = base != source.reindex(base.index)
-    table = base.reset_index()
-    position = table["position"]
-    where = position.where(differs.to_numpy()).groupby(table["example"])
-    first, last = where.transform("min"), where.transform("max")
-    table["token_role"] = np.select(
-        [table["token"] == "[CLS]", table["token"] == "[SEP]", position < first, position > last],
-        ["[CLS]", "[SEP]", "before it", "after it"],
-        DIFFERING,
-    )
-    return table[["example", "position", "token_role"]]
+def _roles(experiment: Experiment, sites: Sequence[str], runs: pd.DataFrame) -> pd.DataFrame:
+    """example, site, position, token_role: of every position, or of several put in together."""
+    texts = runs[runs["run"].isin(QUESTIONS)].set_index(["example", "run"])
+    rows = []
+    for example in runs["example"].unique():
+        base, source = (texts.loc[(example, question)] for question in QUESTIONS)
+        pair = Asked(base["text"], source["text"], base["answer"], source["answer"])
+        rows += [
+            (example, site, at.position, at.role)
+            for site in sites
+            for at in positions_at(experiment, site, pair)
+        ]
+    return pd.DataFrame(rows, columns=["example", "site", "position", "token_role"])
 
 
 def _effects(
     experiment: Experiment,
     cells: pd.DataFrame,
     runs: pd.DataFrame,
-    tokens: pd.DataFrame,
     random: np.random.Generator,
 ) -> pd.DataFrame:
     names = list(dict.fromkeys(cells["example"]))
@@ -405,14 +517,17 @@ def _effects(
     table = (
         _changes(experiment, cells, runs)
         .merge(_ends_of(experiment, runs), on=["example", "noise_level"])
-        .merge(_roles(tokens), on=["example", "position"])
+        .merge(
+            _roles(experiment, list(cells["site"].unique()), runs),
+            on=["example", "site", "position"],
+        )
     )
     change, total = table["probability_change"], table["target"] - table["reference"]
     null = 0.1 * (random.random(len(table)) - 0.5)
     small = experiment.direction * total < TOTAL_EFFECT
     asked_other = (table["layer"] == 0) & (experiment.corrupted is None)
     known = asked_other & (table["site"] == SITE)
-    one = (table["token_role"] == DIFFERING) & (table["layer"] == 1)
+    one = (table["layer"] == 1) & _is_best(table)
     table = table.assign(
         experiment=experiment.name, group=table["example"].map(groups),
         log_probability_change=0.1, log_odds_change=4 * change,
@@ -424,6 +539,13 @@ def _effects(
     )  # fmt: skip
     may = (experiment.draws >= LEAST_DRAWS) & ~small & (experiment.direction * change > 0.05)
     return table.assign(marked=one & may)
+
+
+def _is_best(rows: pd.DataFrame) -> pd.Series:
+    """Whether a cell is at the place that carries: the differing word, the thing, [DEC], a head."""
+    return rows["token_role"].isin([DIFFERING, THING, "[DEC]", ALL]) & (
+        rows["head"].isna() | (rows["head"] == BEST_HEAD)
+    )
 
 
 def _families(experiment: Experiment, effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -442,7 +564,8 @@ def _families(experiment: Experiment, effects: pd.DataFrame, runs: pd.DataFrame)
             reason = "the noise hid nothing"
         noisy = runs[runs["noise_level"] == level]
         hidden = noisy["p_base"] < _clean(runs)[noisy["example"]].to_numpy() / 2
-        cells = family[["layer", "token_role"]].drop_duplicates()
+        row = "head" if family["head"].notna().any() else "token_role"
+        cells = family[["layer", row]].drop_duplicates()
         tested = not reason
         rows.append(
             {
@@ -514,6 +637,11 @@ def _summary(
     whole = pd.concat([_whole(asked, tables[asked.name]) for asked in experiments])
     parts.append(whole.assign(group=ALL))
     summary = pd.concat(parts).assign(pictures=lambda rows: rows["examples"])
+    windows = {asked.name: asked.window for asked in experiments}
+    several = summary["experiment"].map(windows) > 1
+    summary["sum_of_singles"] = (summary["mean"] / 2).where(
+        several & summary["layer"].notna() & (summary["quantity"] == "probability_change")
+    )
     both = [summary.assign(among=among) for among in ("all", "included")]
     return pd.concat(both).reindex(columns=SUMMARY)
 
@@ -521,7 +649,9 @@ def _summary(
 def _summary_of(
     effects: pd.DataFrame, families: pd.DataFrame, group: str, tested: bool
 ) -> pd.DataFrame:
-    keys = [*FAMILY, "layer", "token_role"]
+    # Of heads, the mean over all positions too.
+    effects = pd.concat([effects, effects[effects["head"].notna()].assign(token_role=ALL)])
+    keys = [*FAMILY, "layer", "head", "token_role"]
     by_example = effects.groupby([*keys, "example"], dropna=False).agg(
         probability_change=("probability_change", "mean"),
         log_odds_change=("log_odds_change", "mean"),
@@ -542,7 +672,7 @@ def _summary_of(
         parts.append(_within_bounds(ended) if quantity == "turned" else ended)
     changes = parts[0].merge(families[[*FAMILY, "tested", "included"]], on=FAMILY, how="left")
     if tested:
-        one = (changes["token_role"] == DIFFERING) & (changes["known"] == "")
+        one = _is_best(changes) & (changes["known"] == "")
         best, second = one & (changes["layer"] == 1), one & (changes["layer"] == 2)
         p = pd.Series(np.where(best | second, 0.01, 0.5)).where(changes["tested"])
         changes = changes.assign(
@@ -573,7 +703,7 @@ def _controls(effects: pd.DataFrame) -> pd.DataFrame:
     """A row a control, example, site, noise level and layer; and the nulls, one a cell."""
     keys = ["experiment", "example", "site", "noise_level"]
     layers = effects.drop_duplicates([*keys, "layer"])[[*keys, "layer"]]
-    nulls = effects.loc[effects["null_change"].notna(), [*keys, "layer", "position"]]
+    nulls = effects.loc[effects["null_change"].notna(), [*keys, "layer", "head", "position"]]
     parts = [
         # The first block that is read of the column holds no number.
         nulls.assign(control=UNRELATED, difference=np.nan),

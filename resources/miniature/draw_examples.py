@@ -1,8 +1,13 @@
-"""Draws the pictures of the default sheet, `config/examples.tsv`, into the folder `images`."""
+"""Draws the pictures of the default sheet, `config/examples.tsv`, into the folder `images`.
+
+Beside them those in which one thing is another, and the sheet of both, `config/pictures.tsv`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scenes import (
@@ -15,6 +20,8 @@ from scenes import (
     Backdrop,
     Placed,
     Scene,
+    ask_color,
+    ask_place,
     draw_scene,
 )
 
@@ -108,14 +115,103 @@ EXAMPLES = {
 }
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """An example's scene with the thing at one place in another colour, or another thing there."""
+
+    example: str
+    place: str
+    color: str = ""
+    thing: str = ""
+
+    @property
+    def placed(self) -> Placed:
+        """What is exchanged."""
+        (placed,) = (each for each in EXAMPLES[self.example].things if each.place == self.place)
+        return placed
+
+    @property
+    def scene(self) -> Scene:
+        """All else as it was."""
+        before = EXAMPLES[self.example]
+        if self.color:
+            after = replace(self.placed, color=self.color, paint=PAINTS[self.color])
+        else:
+            after = replace(self.placed, thing=self.thing)
+        things = tuple(after if each is self.placed else each for each in before.things)
+        return Scene(before.backdrop, things)
+
+    @property
+    def question(self) -> str:
+        """What the two pictures answer otherwise."""
+        return ask_color(self.placed.thing) if self.color else ask_place(self.place)
+
+    @property
+    def kind(self) -> str:
+        """What the question is after."""
+        return "color" if self.color else "place"
+
+    @property
+    def boxes(self) -> str:
+        """Where the things are, as the sheet has it: the one that is exchanged, and the other."""
+        other = next(each for each in EXAMPLES[self.example].things if each.place != self.place)
+        named = {"thing": self.placed, "other thing": other}
+        return "; ".join(f"{name}={box_of(placed)}" for name, placed in named.items())
+
+
+def box_of(placed: Placed) -> str:
+    """Left, top, right and bottom of a thing, which is drawn twice its scale wide and high."""
+    edges = (
+        placed.x - placed.scale, placed.y - placed.scale,
+        placed.x + placed.scale, placed.y + placed.scale,
+    )  # fmt: skip
+    return ",".join(f"{min(max(edge, 0), 1):.3f}" for edge in edges)
+
+
+EXCHANGES = {
+    "shirt_blue": Exchange("animal_shirt", "right", color="blue"),
+    "ball_green": Exchange("ball_kite", "right", color="green"),
+    "hat_yellow": Exchange("hat_box", "top", color="yellow"),
+    "box_pink": Exchange("box_animal", "right", color="pink"),
+    "kite_blue": Exchange("hat_kite", "top", color="blue"),
+    "animal_red": Exchange("shirt_animal", "right", color="red"),
+    "shirt_black": Exchange("ball_shirt", "top", color="black"),
+    "box_yellow": Exchange("kite_box", "left", color="yellow"),
+    "animal_is_ball": Exchange("animal_hat", "top", thing="ball"),
+    "ball_is_hat": Exchange("ball_animal", "left", thing="hat"),
+    "hat_is_box": Exchange("shirt_hat", "right", thing="box"),
+    "box_is_shirt": Exchange("box_kite", "right", thing="shirt"),
+}
+# Every picture that ships, by name.
+SCENES = EXAMPLES | {name: exchange.scene for name, exchange in EXCHANGES.items()}
+COLUMNS = ("example", "image", "source_image", "base_question", "source_question", "boxes", "group")
+
+
+def sheet_rows(folder: str) -> list[tuple[str, ...]]:
+    """The sheet of the exchanges: a question about a picture, and about the one with another."""
+    return [
+        (
+            name, f"{folder}/{exchange.example}.png", f"{folder}/{name}.png", exchange.question,
+            exchange.question, exchange.boxes, exchange.kind,
+        )
+        for name, exchange in EXCHANGES.items()
+    ]  # fmt: skip
+
+
 def main() -> None:
-    """Draws every example as `<output>/<example>.png`."""
+    """Draws every scene as `<output>/<name>.png`, and writes the sheet."""
+    here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "images")
-    output: Path = parser.parse_args().output
+    parser.add_argument("--output", type=Path, default=here / "images")
+    parser.add_argument("--sheet", type=Path, default=here.parents[1] / "config" / "pictures.tsv")
+    arguments = parser.parse_args()
+    output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    for name, scene in EXAMPLES.items():
+    for name, scene in SCENES.items():
         draw_scene(scene, SIZE).save(output / f"{name}.png", optimize=True)
+    with arguments.sheet.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows([COLUMNS, *sheet_rows("resources/miniature/images")])
 
 
 if __name__ == "__main__":

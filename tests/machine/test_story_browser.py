@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from stories import SHOWN, SITES, made_up_run, write_page
@@ -196,6 +197,36 @@ def test_nothing_is_wider_than_the_window(opened: Chrome) -> None:
         ".map((e) => e.outerHTML.slice(0, 100))"
     )
     assert cut == []
+
+
+def darkness_at_the_sides(table: WebElement) -> tuple[float, float]:
+    """How much darker than white the outermost pixels of a table are, on the left and right."""
+    shown = np.asarray(Image.open(BytesIO(table.screenshot_as_png)).convert("L"), float)
+    return tuple(float(np.median(255 - strip)) for strip in (shown[:, 1], shown[:, -2]))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_table_is_shaded_where_it_can_be_scrolled_to(
+    browser: Chrome, told: tuple[Story, Path], width: int
+) -> None:
+    opened = show(browser, told[1], width)
+    tables = opened.find_elements(By.CSS_SELECTOR, ".table:not(.overview)")
+    wider = [
+        table
+        for table in tables
+        if opened.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth",
+                                 table)
+    ]  # fmt: skip
+    assert bool(wider) == (width == 400)
+    for table in tables:
+        left, right = darkness_at_the_sides(table)
+        assert left < 5
+        assert (right > 20) == (table in wider)
+    for table in wider:
+        opened.execute_script("arguments[0].scrollLeft = 9999", table)
+        left, right = darkness_at_the_sides(table)
+        assert left > 20
+        assert right < 5
 
 
 @pytest.fixture(params=[(2, 1280), (2, 400), (12, 1280), (12, 400), (24, 400)])

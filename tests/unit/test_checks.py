@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,10 +12,15 @@ from PIL import Image
 from project import ROOT
 from refusals import GOOD_ROW, HEADER, SHIPPED, SMALLEST, refusal, write_sheet
 
-from blip_tracing.given.checks import check_against_checkpoint, check_pictures
+from blip_tracing.given.checks import check_against_checkpoint, check_own_pictures, check_pictures
 from blip_tracing.given.settings import fill_config
 from blip_tracing.given.sheet import load_sheet
 from blip_tracing.given.tokens import load_tokenizer
+from blip_tracing.vocabulary.corruptions import (
+    PICTURE_PIXELS,
+    PICTURE_STATES,
+    QUESTION_EMBEDDINGS,
+)
 from blip_tracing.vocabulary.experiment import BASE, SOURCE
 
 # --- the pictures
@@ -66,6 +72,65 @@ def test_a_picture_with_another_checksum_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_source_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    picture = tmp_path / "shirt.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    row = f"shirt\t{picture}\tq\tr\tnone.png"
+    sheet = load_sheet(write_sheet(tmp_path, HEADER + "\tsource_image", row))
+    assert refusal(check_pictures, sheet, "s.tsv") == (
+        "s.tsv, row 2 (example 'shirt'), source_image: none.png: there is no such file; mend its "
+        "path"
+    )
+
+
+def seeing(receiver: str, donor: str, at: str = QUESTION_EMBEDDINGS, **given: Any) -> dict:
+    """A configuration with an experiment at a site of the vision tower; at: what is corrupted."""
+    asked = {"receiver": receiver, "donor": donor, "sites": ["vision.mlp"], **given}
+    runs = {"noisy": {"of": BASE, "corrupt": {"at": at}}}
+    return fill_config({**SMALLEST, "runs": runs, "experiments": {"seeing": asked}})
+
+
+def test_a_picture_whose_pixels_are_corrupted_is_another(tmp_path: Path) -> None:
+    one = load_sheet(write_sheet(tmp_path, HEADER, GOOD_ROW))
+    config = seeing("noisy", BASE)
+    assert "see the same picture" in refusal(check_own_pictures, config, one, "s.tsv")
+    config["runs"]["noisy"]["corrupt"]["at"] = "picture.pixels"
+    check_own_pictures(config, one, "s.tsv")
+
+
+def test_at_a_site_of_vision_receiver_and_donor_see_different_pictures(tmp_path: Path) -> None:
+    header, path = HEADER + "\tsource_image", "s.tsv"
+    both = load_sheet(write_sheet(tmp_path, header, "a\tx.png\tq\tq\ty.png"))
+    check_own_pictures(seeing(BASE, SOURCE), both, path)
+    check_own_pictures(seeing(SOURCE, BASE), both, path)
+    assert refusal(check_own_pictures, seeing("noisy", BASE), both, path) == (
+        "experiments.seeing: receiver and donor see the same picture, so that they do not differ "
+        "at vision.mlp; let one of them be of source, with a source_image"
+    )
+    for last in ("", "\tx.png"):
+        rows = ["a\tx.png\tq\tq\ty.png", f"b\tx.png\tq\tr{last}"]
+        sheet = load_sheet(write_sheet(tmp_path, header, *rows))
+        assert refusal(check_own_pictures, seeing(BASE, SOURCE), sheet, path) == (
+            "s.tsv, row 3 (example 'b'), source_image: is the base run's picture, and experiment "
+            "seeing puts what one picture gives at vision.mlp into another's run; name another "
+            "picture, or leave out that experiment"
+        )
+        text = fill_config({**SMALLEST, "experiments": {"t": {"receiver": BASE, "donor": SOURCE}}})
+        check_own_pictures(text, sheet, path)
+
+
+def test_a_corrupted_picture_is_another_at_the_sites_before_it_is_corrupted_only(
+    tmp_path: Path,
+) -> None:
+    one = load_sheet(write_sheet(tmp_path, HEADER, "a\tx.png\tq\tr"))
+    check_own_pictures(seeing("noisy", BASE, PICTURE_PIXELS), one, "s.tsv")
+    behind = seeing("noisy", BASE, PICTURE_STATES)
+    assert refusal(check_own_pictures, behind, one, "s.tsv") == (
+        "experiments.seeing: picture.states lie behind vision.mlp, which they leave as it is; "
+        "corrupt picture.pixels, or leave out the sites of vision"
+    )
+
+
 # --- the checkpoint
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -97,9 +162,15 @@ def set_vocabulary(folder: Path, size: int, start: int = len(WORDS) - 1) -> None
         "max_position_embeddings": POSITIONS,
         "vocab_size": size,
         "bos_token_id": start,
+        "num_attention_heads": TEXT_HEADS,
     }
     config = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
-    vision = {"num_hidden_layers": LAYERS["vision"]}
+    vision = {
+        "num_hidden_layers": LAYERS["vision"],
+        "num_attention_heads": VISION_HEADS,
+        "image_size": 8 * SIDE,
+        "patch_size": 8,
+    }
     (folder / "config.json").write_text(
         json.dumps({**config, "text_config": text, "vision_config": vision})
     )
@@ -122,6 +193,8 @@ def row_refusal(checkpoint: Path, row: str) -> str:
 
 def test_what_fits_the_checkpoint_brings_no_warning(checkpoint: Path) -> None:
     assert check_row(checkpoint, "what is the shirt\twhat is the color\tred\tColor") == []
+    assert check_row(checkpoint, "what is the shirt\twhat is the color\treddish\tred shirt") == []
+    assert check_row(checkpoint, "what is the shirt\twhat is the color\t" + "red " * 12) == []
 
 
 @pytest.mark.parametrize(("tower", "number"), LAYERS.items())
@@ -135,16 +208,59 @@ def test_the_layers_are_the_checkpoints(checkpoint: Path, tower: str, number: in
     )
 
 
+# Of the checkpoint below: 4 heads in the text towers, 2 in the vision tower; 3 × 3 patches.
+TEXT_HEADS, VISION_HEADS, SIDE = 4, 2, 3
+
+
+def check_experiment(checkpoint: Path, *sites: str, **asked: object) -> list[str]:
+    given = {"receiver": BASE, "donor": SOURCE, "sites": list(sites), "regions": SIDE, **asked}
+    return check_row(checkpoint, ROW_THAT_FITS, experiments={"some": given})
+
+
+@pytest.mark.parametrize(
+    ("site", "heads"),
+    [
+        ("encoder.self_attention_heads", TEXT_HEADS),
+        ("decoder.cross_attention_heads", TEXT_HEADS),
+        ("vision.self_attention_heads", VISION_HEADS),
+    ],
+)
+def test_a_head_that_the_tower_does_not_have_is_named(
+    checkpoint: Path, site: str, heads: int
+) -> None:
+    tower, _, _ = site.partition(".")
+    assert check_experiment(checkpoint, site, heads=[heads - 1, 0]) == []
+    assert refusal(lambda: check_experiment(checkpoint, site, heads=[0, heads])) == (
+        f"experiments.some.heads[1]: {heads} is not a head of the {tower} tower, which has "
+        f"{heads}, counted from 0; give at most {heads - 1}"
+    )
+
+
+def test_heads_count_in_towers_with_a_site_of_heads_alone(checkpoint: Path) -> None:
+    sites = ("encoder.self_attention_heads", "vision.mlp")
+    assert check_experiment(checkpoint, *sites, heads=[VISION_HEADS]) == []
+
+
+def test_a_grid_of_more_regions_than_patches_is_named(checkpoint: Path) -> None:
+    for regions in (0, 1, 2, SIDE):
+        assert check_experiment(checkpoint, "vision.mlp", regions=regions) == []
+    assert refusal(lambda: check_experiment(checkpoint, "vision.mlp", regions=SIDE + 1)) == (
+        "experiments.some.regions: 4 is more than the 3 patches that a picture has across; give "
+        "at most 3, or 0 for every patch"
+    )
+    assert check_experiment(checkpoint, "encoder.mlp", regions=SIDE + 1) == []
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         (
-            "what is the shirt\twhat is the shirt\treddish",
-            ", base_answer: 'reddish' is 2 tokens (red ##dish); an answer is one token; "
+            "what is the shirt\twhat is the shirt\t" + "red " * 13,
+            ", base_answer: has 13 tokens, the model answers 12 at most; "
             "give another, or none for the model's own",
         ),
         (
-            "what is the shirt\twhat is the shirt\tred\tokapi",
+            "what is the shirt\twhat is the shirt\tred\tred okapi",
             ", source_answer: 'okapi' is not a word that the tokenizer knows; "
             "give another, or none for the model's own",
         ),

@@ -1,5 +1,6 @@
 """Controls on the engine: what they vouch for, and where they could not have failed."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from checkpoints import random_blip, sharpen
-from intervene import Asked, control_rows
+from intervene import Asked, Part, control_rows
 from transformers import BlipForQuestionAnswering
 
 from blip_tracing.engine.batch import Batch
@@ -17,6 +18,7 @@ from blip_tracing.engine.cells import measure
 from blip_tracing.engine.controls import TOLERANCE, Control
 from blip_tracing.machinery.tables import write_table
 from blip_tracing.models.blip_vqa import ResumableBlip
+from blip_tracing.models.intervene import replace
 from blip_tracing.telling.finished_run import TELLING, count_controls
 from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS, Corruption
 from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run
@@ -25,7 +27,7 @@ from blip_tracing.vocabulary.sites import SITES, Place, places_of
 from blip_tracing.vocabulary.tables import CEILING, NO_OP
 
 # The sites whose states are all that the answer is made from, so that their ceiling is known.
-STREAM = tuple(name for name, site in SITES.items() if site.boundary is not None)
+STREAM = tuple(name for name, site in SITES.items() if site.kept)
 INPUTS = ("encoder.block_input",)
 VOCABULARY, LAYERS, NOISE, DTYPE = 101, 3, 4.0, "float32"
 BASE_IDS, SOURCE_IDS = [2, 17, 40, 8, 63, 71, 3], [2, 17, 41, 8, 63, 90, 3]
@@ -66,7 +68,7 @@ def ask(
             name: model.run(model.embed(torch.tensor([question]))[:, None], pictures)
             for name, question in ((BASE, BASE_IDS), (SOURCE, list(source)))
         }
-    return model, Batch([EXAMPLE], runs, torch.tensor([[22, 53]]), images)
+    return model, Batch([EXAMPLE], runs, torch.tensor([[[22], [53]]]), images)
 
 
 def count(case: Case, folder: Path) -> pd.DataFrame:
@@ -88,12 +90,18 @@ def controls_of(model: ResumableBlip, batch: Batch, experiment: Experiment) -> p
         measured = measure(model, batch, experiment, places, 1, asked.metrics)
     # The clean runs are asked for unrelated examples alone, which there are none of.
     no_runs: Any = None
-    parts = {
-        site: [measured[SITES[site].place(layer)] for layer in layers] for site in experiment.sites
-    }
-    return pd.concat(
-        [control_rows(found, no_runs, asked, site, batch) for site, found in parts.items()]
-    )
+    no_names: Any = None
+    parts = [
+        Part(
+            SITES[site],
+            layers,
+            [measured[SITES[site].place(layer)] for layer in layers],
+            [],
+            no_names,
+        )
+        for site in experiment.sites
+    ]
+    return pd.concat([control_rows(part, no_runs, asked, batch) for part in parts])
 
 
 def idle_runs(case: Case, folder: Path) -> dict[Any, int]:
@@ -139,19 +147,19 @@ def test_an_untrained_network_answers_alike_whatever_is_put_in(tmp_path: Path) -
 DEEP = 12
 
 
-def put_nothing(model, site, layer, inputs, replacement, positions):
+def put_nothing(model, puts, inputs):
     """In place of `intervene.replace`."""
     return model(**inputs)
 
 
-def put_a_third(model, site, layer, inputs, replacement, positions):
+def put_a_third(model, puts, inputs):
     """In place of `intervene.replace`: as many numbers as pyvene's own mapping would exchange."""
-    hidden = inputs["hidden"].clone()
-    rows = torch.arange(len(hidden))[:, None]
-    places = torch.tensor([list(chosen) for chosen in positions])
-    width = replacement.shape[-1] // 3
-    hidden[rows, places, :width] = replacement[..., :width]
-    return model(**{**inputs, "hidden": hidden})
+    narrow = []
+    for put in puts:
+        width = put.states.shape[-1]
+        third = torch.arange(width) < width // 3
+        narrow.append(dataclasses.replace(put, chosen=put.chosen & third))
+    return replace(model, narrow, inputs)
 
 
 def next_states(model, run, place):

@@ -17,14 +17,15 @@ import pytest
 import torch
 from answer_questions import CleanOutput, answer_shard
 from checkpoints import random_blip, save_checkpoint, small_vocabulary
-from intervene import Asked, CellsOutput, intervene_shard, null_of
-from pyvene import type_to_dimension_mapping, type_to_module_mapping
+from intervene import Asked, CellsOutput, intervene_shard, null_of, role_orders
+from oracle_corruptions import by_hand, corrupted
 from run_corrupted import corrupt_shard
 from transformers import BlipForQuestionAnswering
 
 from blip_tracing.engine.clean_runs import CleanFiles
 from blip_tracing.engine.donors import Candidate, choose_donors, match_positions
 from blip_tracing.engine.draws import draw_noise
+from blip_tracing.errors import InputError
 from blip_tracing.given.checkpoint import Checkpoint
 from blip_tracing.given.plan import CLEAN_FILES, NULL_BLOCK, Plan, donor_pools
 from blip_tracing.given.settings import fill_config
@@ -33,12 +34,11 @@ from blip_tracing.machinery.tensors import write_tensors
 from blip_tracing.meaning.effects import measure_cells
 from blip_tracing.meaning.roles import roles_of
 from blip_tracing.models.blip_vqa import ResumableBlip
-from blip_tracing.models.intervene import OUTPUT_HOOK, pyvene_name
 from blip_tracing.models.loaded import Loaded
 from blip_tracing.models.plain import PlainBlip
 from blip_tracing.vocabulary.corruptions import Corruption
 from blip_tracing.vocabulary.experiment import BASE, PICTURE_ONLY, SOURCE, Experiment, Run
-from blip_tracing.vocabulary.sites import OUTPUT, SITES, Site
+from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import UNRELATED
 
 # ---- the pool: what is known before a model runs -----------------------------------------------
@@ -55,8 +55,12 @@ def words(question: str) -> list[str]:
     return re.sub(r"[^\w\s]", " ", question).lower().split()
 
 
+def pictures_seen(row: dict[str, str]) -> set[str]:
+    return {row["image"], row.get("source_image") or row["image"]}
+
+
 def passes(row: dict[str, str], other: dict[str, str], *unlike: str) -> bool:
-    return row["image"] != other["image"] and all(
+    return not pictures_seen(row) & pictures_seen(other) and all(
         words(row[question]) != words(other["base_question"]) for question in unlike
     )
 
@@ -78,8 +82,13 @@ def expected_pool(rows: list[dict[str, str]], number: int) -> tuple[list[str], s
     return [], ""
 
 
-def random_sheet(seed: int, count: int, pictures: int, questions: int) -> list[dict[str, str]]:
-    """Rows in runs of one picture, as a sheet has them that asks several questions of each."""
+def random_sheet(
+    seed: int, count: int, pictures: int, questions: int, own: float = 0
+) -> list[dict[str, str]]:
+    """Rows in runs of one picture, as a sheet has them that asks several questions of each.
+
+    own: the share of those whose source run has a picture of its own.
+    """
     random = np.random.default_rng(seed)
     written = ("what is {}", "What is {}?", "WHAT is, {}")
     rows, image = [], 0
@@ -88,15 +97,18 @@ def random_sheet(seed: int, count: int, pictures: int, questions: int) -> list[d
             image = int(random.integers(pictures))
         asked = [written[random.integers(3)].format(random.integers(questions)) for _ in range(2)]
         rows.append(row_of(f"e{number}", f"p{image}", *asked))
+        if random.random() < own:
+            rows[-1]["source_image"] = f"p{random.integers(pictures)}"
     return rows
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 9])
 @pytest.mark.parametrize("questions", [1, 2, 3, 9])
-def test_a_pool_is_the_rows_that_pass_the_rules(pictures: int, questions: int) -> None:
+@pytest.mark.parametrize("own", [0, 0.5])
+def test_a_pool_is_the_rows_that_pass_the_rules(pictures: int, questions: int, own: float) -> None:
     relaxed = set()
     for seed in range(5):
-        rows = random_sheet(seed, 53, pictures, questions)
+        rows = random_sheet(seed, 53, pictures, questions, own)
         pools = donor_pools(rows)
         for number, row in enumerate(rows):
             names, what = expected_pool(rows, number)
@@ -278,7 +290,7 @@ RULES = [
     {"role": "noun", "pair": "differs"},
     {"role": "[SEP]", "token": r"\[SEP\]"},
 ]
-STREAM = [name for name, site in SITES.items() if site.boundary is not None]
+STREAM = [name for name, site in SITES.items() if site.kept]
 # Lengths and roles differ; hen asks what cat's source question asks, cat and pig share a picture.
 ROWS = [
     row_of("cat", "p0", "what is the color of the animal", "what is the color of the shirt"),
@@ -290,7 +302,8 @@ ROWS = [
     row_of("bee", "p5", "what is in front of the animal", "what is in front of the shirt"),
     row_of("ant", "p6", "what is a animal", "what is a shirt"),
 ]
-INNER = Site("encoder", "self_attention", OUTPUT, "what attention adds", "attention.output.dense")
+# A site inside a block, whose null is not kept.
+INNER = "encoder.self_attention"
 
 
 @pytest.fixture(scope="module")
@@ -314,19 +327,6 @@ def images() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     states = torch.randn(7, STATES, WIDTH, generator=generator, dtype=torch.float64)
     return {f"p{number}": image for number, image in enumerate(states)}
-
-
-@pytest.fixture
-def inner(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A site inside a block, known to both models."""
-    monkeypatch.setitem(SITES, INNER.name, INNER)
-    blocks = {ResumableBlip: "blocks[%s].layer", PlainBlip: "blip.text_encoder.encoder.layer[%s]"}
-    for backend, block in blocks.items():
-        key = pyvene_name(INNER)
-        modules, widths = type_to_module_mapping[backend], type_to_dimension_mapping[backend]
-        monkeypatch.setitem(modules, key, (f"{block}.{INNER.module}", OUTPUT_HOOK))
-        monkeypatch.setitem(widths, key, ("text_config.hidden_size",))
-    return INNER.name
 
 
 class Jobs:
@@ -375,6 +375,11 @@ class Jobs:
 
     def controls(self, experiment: str) -> pd.DataFrame:
         """The nulls of all shards, in the sheet's order."""
+        _, table = self.measured(experiment)
+        return table[table["control"] == UNRELATED].reset_index(drop=True)
+
+    def measured(self, experiment: str) -> list[pd.DataFrame]:
+        """The cells and the controls of all shards, in the sheet's order."""
         parts = []
         for shard, rows in self.plan.shards.items():
             output = CellsOutput(
@@ -382,29 +387,35 @@ class Jobs:
                 controls=self.path(f"known-{experiment}-{shard}.parquet"),
                 facts=self.path(f"{experiment}-{shard}.json"),
             )
+            described = self.plan.null_of(shard)
             asked = Asked(
                 self.plan.experiments[experiment],
                 list(range(LAYERS)),
                 self.plan.config["controls"].get("null_draws"),
                 self.plan.config["metrics"],
                 "float64",
+                role_orders(described),
             )
             pictures = self.plan.null_pictures(experiment, shard)
-            null = null_of(self.plan.null_of(shard), pictures, asked.experiment)
+            null = null_of(described, pictures, asked.experiment)
             with torch.inference_mode():
                 clean = self.clean(shard, experiment)
                 intervene_shard(self.loaded, clean, rows, null, asked, output)
-            parts.append(read_table(output.controls))
-        table = pd.concat(parts, ignore_index=True)
-        return table[table["control"] == UNRELATED].reset_index(drop=True)
+            parts.append([read_table(output.table), read_table(output.controls)])
+        return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
 
     def corrupted(self, name: str) -> pd.DataFrame:
         parts = []
         for shard, rows in self.plan.shards.items():
             table, facts = (self.path(f"{name}-{shard}.{end}") for end in ("parquet", "json"))
             run = self.plan.corrupted[name]
+            tokens, vouched = (
+                self.paths(self.plan.corrupted_token_files(shard, name, kind))
+                for kind in ("tokens", "facts")
+            )
             with torch.inference_mode():
                 clean = self.clean(shard)
+                clean = replace(clean, tokens=tokens, facts=[*clean.facts, *vouched])
                 corrupt_shard(
                     self.loaded, clean, rows, run, self.plan.config["metrics"], table, facts
                 )
@@ -502,10 +513,10 @@ def noise_of(row: Any, length: int) -> torch.Tensor:
 @pytest.mark.parametrize("backend", [ResumableBlip, PlainBlip])
 @pytest.mark.parametrize("where", ["between blocks", "inside a block"])
 def test_every_null_is_the_plain_loops(
-    blip: Any, images: Any, jobs_of: Any, inner: str, backend: Any, where: str
+    blip: Any, images: Any, jobs_of: Any, backend: Any, where: str
 ) -> None:
     """Donors run on their own pictures at their own lengths, then their states are placed."""
-    sites = [inner] if where == "inside a block" else None
+    sites = [INNER] if where == "inside a block" else None
     jobs = jobs_of(backend, sites=sites)
     truth = Truth(blip, jobs, images)
     chosen = {name: truth.donors(name, DONORS) for name in truth.rows}
@@ -644,6 +655,111 @@ def test_a_donors_answer_is_the_models_own_whatever_the_sheet_says(
     assert set(nulls.loc[nulls["example"] == "cat", "donor"]) == set(first)
 
 
+# ---- cells of more than a token ----------------------------------------------------------------
+
+HEADS_SITE, CHOSEN = "encoder.cross_attention_heads", [1, 3]
+
+
+def asked_of(sites: Sequence[str], **given: Any) -> dict[str, Any]:
+    return {"patching": {"receiver": BASE, "donor": SOURCE, "sites": list(sites), **given}}
+
+
+def test_the_tokens_of_a_role_are_one_cell_of_each_head(
+    blip: Any, images: Any, jobs_of: Any
+) -> None:
+    """Of roles that the question has; a token of none is in no cell."""
+    sites = [HEADS_SITE, "encoder.block_output"]
+    experiments = asked_of(sites, positions="roles", heads=CHOSEN)
+    jobs = jobs_of(experiments=experiments, rows=ROWS[:5])
+    truth, names = Truth(blip, jobs, images), [rule["role"] for rule in RULES]
+    cells, controls = jobs.measured("patching")
+    nulls = controls[controls["control"] == UNRELATED]
+    for (example, site), rows in cells.groupby(["example", "site"]):
+        roles = truth.roles(example)
+        there = [number for number, name in enumerate(names) if name in roles]
+        heads: list[Any] = CHOSEN if site == HEADS_SITE else [None]
+        known = [(layer, head, at) for layer in range(LAYERS) for head in heads for at in there]
+        found = [
+            (row.layer, None if pd.isna(row.head) else row.head, row.position)
+            for row in rows.itertuples()
+        ]
+        assert found == known
+        null = nulls[(nulls["example"] == example) & (nulls["site"] == site)]
+        donors = truth.donors(example, DONORS)
+        assert len(null) == len(donors) * len(known)
+        for row in [*rows.itertuples(), *null.iloc[::5].itertuples()]:
+            positions = [at for at, role in enumerate(roles) if role == names[row.position]]
+            asker, question = example, SOURCE
+            taken = list(range(len(roles)))
+            if "donor" in row._fields:
+                asker, question = row.donor, BASE
+                assert row.donor == donors[row.donor_number]
+                stand = [expected_position(roles, truth.roles(asker), at) for at in taken]
+                taken = [at for at, _ in stand]
+                words = truth.tokens[asker, BASE]
+                assert row.donor_token == " ".join(words[taken[at]] for at in positions)
+                assert row.donor_role == names[row.position]
+                assert row.matched == all(stand[at][1] for at in positions)
+            else:
+                for column, run in (("token", BASE), ("source_token", SOURCE)):
+                    words = truth.tokens[example, run]
+                    assert getattr(row, column) == " ".join(words[at] for at in positions)
+            states = oracle.site_states(
+                blip, truth.ids[asker, question], truth.image[asker], site, row.layer
+            )
+            head = None if pd.isna(row.head) else int(row.head)
+            put = oracle.Put(site, row.layer, positions, states[taken], head)
+            logits, _ = oracle.outcome(
+                blip, truth.ids[example, BASE], truth.image[example], [[0]], [put]
+            )
+            truth.check(row, logits)
+
+
+def test_all_positions_are_one_cell_and_the_decoder_has_its_own(
+    blip: Any, images: Any, jobs_of: Any
+) -> None:
+    sites = ["encoder.block_output", "decoder.block_output"]
+    jobs = jobs_of(experiments=asked_of(sites, positions="all"), rows=ROWS[:3])
+    truth = Truth(blip, jobs, images)
+    cells, controls = jobs.measured("patching")
+    assert "head" not in cells
+    assert "head" not in controls
+    assert (cells["position"] == 0).all()
+    for (example, site), rows in cells.groupby(["example", "site"]):
+        assert rows["layer"].tolist() == list(range(LAYERS))
+        question = " ".join(truth.tokens[example, BASE])
+        token = question if site == sites[0] else "[DEC]"
+        assert set(rows["token"]) == {token}
+        if site == sites[1]:
+            assert rows["source_token"].isna().all()
+        # Behind the last block all that is left is what the donor answers.
+        truth.check(rows.iloc[-1], truth.logits[example, SOURCE])
+    known = controls[controls["control"] != UNRELATED].groupby(["site", "control"]).size()
+    assert known[sites[0], "ceiling"] == known[sites[0], "no_op"] == 3 * LAYERS
+    assert known[sites[1], "ceiling"] == 3
+    nulls = controls[(controls["control"] == UNRELATED) & (controls["site"] == sites[1])]
+    assert (nulls["donor_token"] == "[DEC]").all()
+    # All that cow could take answers as it does.
+    matched = {"cat": True, "dog": True, "cow": False}
+    assert nulls.groupby("example")["matched"].unique().map(list).to_dict() == {
+        name: [same] for name, same in matched.items()
+    }
+
+
+def test_every_job_of_contributions_and_heads_has_their_controls(jobs_of: Any) -> None:
+    """Those of heads at each layer, the sum of a tower at one place of the first layer."""
+    sites = ["encoder.mlp", "encoder.self_attention", "decoder.cross_attention", HEADS_SITE]
+    jobs = jobs_of(experiments=asked_of(sites), rows=ROWS[:2])
+    _, controls = jobs.measured("patching")
+    known = controls.groupby(["control", "site"])["layer"].unique()
+    assert known["all_heads"].map(list).to_dict() == {HEADS_SITE: list(range(LAYERS))}
+    summed = {"encoder.mlp": [0], "decoder.cross_attention": [0]}
+    assert known["all_contributions"].map(list).to_dict() == summed
+    checked = controls[controls["control"] != UNRELATED]
+    assert (checked["difference"] <= checked["tolerance"]).all()
+    assert checked["head"].isna().all()
+
+
 # ---- what effects make of it -------------------------------------------------------------------
 
 
@@ -653,7 +769,8 @@ def test_a_cell_is_held_against_the_mean_of_its_donors() -> None:
     cell = {"example": "cat", "site": STREAM[0], "layer": 0, "position": 1, "token": "is"}
     runs = pd.DataFrame(
         [{"example": "cat", "run": run, "p_source": p, "p_base": 1 - p, "logit_base": 0.0,
-          "logit_source": 9 * p, "answer_id": int(run == SOURCE)}
+          "logit_source": 9 * p, "answer_id": int(run == SOURCE),
+          "answer": str(run == SOURCE)}
          for run, p in ((BASE, 0.25), (SOURCE, 0.9), (PICTURE_ONLY, 0.5))]
     )  # fmt: skip
     donors = [0.3, 0.7, 0.5]
@@ -721,3 +838,64 @@ def test_a_corrupted_run_tells_the_spread_of_what_it_changes(
         )
         expected = states.numpy().astype("float64").std()
         assert rows["state_sd"].tolist() == pytest.approx([expected] * len(rows), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_three_deviations_are_of_the_differing_words_of_the_whole_sheet(
+    blip: Any, images: Any, jobs_of: Any, size: int
+) -> None:
+    """As in ROME: of all numbers of the words' embeddings; the value is recorded beside it."""
+    corrupt = {"at": "question.word_embeddings", "role": "noun", "unit": "std", "levels": [3.0],
+               "draws": 2, "seed": 3}  # fmt: skip
+    runs, report = {"noisy": {"of": BASE, "corrupt": corrupt}}, {"draws_at": 3.0}
+    jobs = jobs_of(shard_size=size, runs=runs, report=report)
+    truth = Truth(blip, jobs, images)
+    table = blip.text_encoder.embeddings.word_embeddings.weight.detach()
+    nouns = {
+        name: [at for at, role in enumerate(truth.roles(name)) if role == "noun"]
+        for name in truth.rows
+    }
+    embeddings = [table[truth.ids[name, BASE][at]] for name in nouns for at in nouns[name]]
+    sd = torch.cat(embeddings).numpy().std()
+    found = jobs.corrupted("noisy")
+    assert found["state_sd"].tolist() == pytest.approx([sd] * len(found), rel=1e-6)
+    for row in found.itertuples():
+        ids = truth.ids[row.example, BASE]
+        drawn = draw_noise(3, row.example, int(row.draw), len(ids), WIDTH).double()
+        on = [at in nouns[row.example] for at in range(len(ids))]
+        with corrupted(blip, "question.word_embeddings", by_hand("gaussian", 3 * sd, drawn, on)):
+            truth.check(row, oracle.answer_logits(blip, ids, truth.image[row.example]))
+
+
+def test_an_example_without_the_role_that_is_corrupted_is_named(
+    jobs_of: Any,
+) -> None:
+    rows = [*ROWS[:2], row_of("elk", "p2", "who is in front", "who is in front")]
+    runs = {"noisy": {"of": BASE, "corrupt": CORRUPT | {"role": "noun"}}}
+    jobs = jobs_of(rows=rows, runs=runs)
+    with pytest.raises(InputError) as caught:
+        jobs.corrupted("noisy")
+    assert str(caught.value) == (
+        "runs.noisy.corrupt.role: no token of the base question of example 'elk' has the role "
+        "'noun'; mend effects.roles, or leave the example out"
+    )
+
+
+def test_a_donor_that_is_corrupted_on_a_role_is_so_in_the_cells(
+    blip: Any, images: Any, jobs_of: Any
+) -> None:
+    """The job of an experiment tells the roles by the same rules as that of the run alone."""
+    runs = {"noisy": {"of": BASE, "corrupt": CORRUPT | {"role": "noun"}}}
+    jobs = jobs_of(runs=runs)
+    truth = Truth(blip, jobs, images)
+    rows, _ = jobs.measured("noising")
+    for row in rows.iloc[::9].itertuples():
+        ids, image = truth.ids[row.example, BASE], truth.image[row.example]
+        noise = noise_of(row, len(ids))
+        noise[[role != "noun" for role in truth.roles(row.example)]] = 0
+        layer, position = int(row.layer), int(row.position)
+        states = oracle.corrupted_states(blip, ids, image, noise, row.site, layer)
+        logits = oracle.patched_logits(
+            blip, ids, image, row.site, layer, position, states[position]
+        )
+        truth.check(row, logits)

@@ -30,12 +30,14 @@ from blip_tracing.meaning.effects import (
     average_roles,
     by_level,
     classify,
+    enclosing_answers,
     inclusion,
     list_excluded,
     measure_cells,
+    probability_of_neither,
     run_facts,
 )
-from blip_tracing.meaning.roles import assign_roles
+from blip_tracing.meaning.roles import Known, assign_roles, cell_positions
 from blip_tracing.meaning.statistics import (
     detectable_mean,
     heterogeneity_test,
@@ -51,7 +53,7 @@ from blip_tracing.vocabulary.experiment import (
     Run,
     described,
 )
-from blip_tracing.vocabulary.metrics import METRICS, columns_of
+from blip_tracing.vocabulary.metrics import NEEDED, columns_of
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import (
@@ -77,7 +79,7 @@ THRESHOLD = 0.05
 RULES = summary_rules.Rules(THRESHOLD, least_effect=0.02, resamples=200, seed=0)
 PRIMARY = 1
 SITE = next(iter(SITES))
-SCORES = columns_of(METRICS)
+SCORES = columns_of(NEEDED)
 BASE_RUN, SOURCE_RUN = Run(BASE, BASE), Run(SOURCE, SOURCE)
 NOISY = Run(
     "noisy", BASE, Corruption(next(iter(KINDS)), next(iter(PLACES)), NOISE_LEVELS, DRAWS, seed=0)
@@ -148,10 +150,13 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
         scores = partial(made_up_scores, example, random)
         small = example == "small"
         questions = dict(zip((BASE, SOURCE), map(tokens_of, QUESTIONS[example]), strict=True))
-        ids = {BASE: 1, SOURCE: 1 if example == "same" else 2}
+        # The answers of one example only begin alike.
+        ids = {BASE: 1, SOURCE: 1 if example in ("same", "plain") else 2}
+        words = {BASE: "word one", SOURCE: "word one" if example == "same" else "word two"}
         for question, chances in ((BASE, (0.8, 0.1)), (SOURCE, (0.1, 0.12 if small else 0.7))):
             tables["runs"].append(
                 {"example": example, "run": question, "answer_id": ids[question],
+                 "answer": words[question],
                  **scores(*chances)}
             )  # fmt: skip
             first = 3 if (example, question) == ("own", BASE) else ids[question]
@@ -168,7 +173,7 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
             corrupted = 0.79 if small or (draw > 2 and level == 2) else random.uniform(0.1, 0.3)
             tables["runs"].append(
                 {"example": example, "run": NOISY.name, "noise_level": level, "draw": draw,
-                 "answer_id": ids[BASE], **scores(corrupted, 0.2)}
+                 "answer_id": ids[BASE], "answer": words[BASE], **scores(corrupted, 0.2)}
             )  # fmt: skip
         for name, experiment in EXPERIMENTS.items():
             there = {"example": example, "site": SITE}
@@ -324,8 +329,10 @@ def draws(tables: Tables, experiment: Experiment) -> list[dict[str, Any]]:
 def cells_of(tables: Tables, experiment: Experiment) -> pd.DataFrame:
     controls = tables["controls"][tables["controls"]["experiment"] == experiment.name]
     cells = measure_cells(experiment, tables[experiment.name], controls, tables["runs"])
-    roles = assign_roles(tables["tokens"], ROLES)
-    return classify(cells, roles, described_examples(tables, experiment), THRESHOLD)
+    known = Known(assign_roles(tables["tokens"], ROLES))
+    positions = cell_positions(experiment, tables[experiment.name], known)
+    examples = described_examples(tables, experiment)
+    return classify(cells, positions, examples, experiment, THRESHOLD)
 
 
 def rule_of(tables: Tables, experiment: Experiment) -> pd.DataFrame:
@@ -576,10 +583,10 @@ def test_what_is_known_of_a_cell(effects: pd.DataFrame, experiment: Experiment) 
 
 
 def test_of_two_differing_tokens_neither_is_the_other_question(tables: Tables) -> None:
-    patching = tables["patching"].query("example == 'plain'").copy()
-    patching.loc[patching["position"] == 1, "source_token"] = "which"
-    nothing = tables["controls"].iloc[:0]
-    found = measure_cells(EXPERIMENTS["patching"], patching, nothing, tables["runs"])
+    plain = {name: table[table["example"] == "plain"].copy() for name, table in tables.items()}
+    other = (plain["tokens"]["question"] == SOURCE) & (plain["tokens"]["position"] == 1)
+    plain["tokens"].loc[other, "token"] = "which"
+    found = cells_of(plain, EXPERIMENTS["patching"])
     first = found[found["layer"] == 0].set_index("position")["known"]
     assert first.tolist() == ["no_op", "", "no_op", "no_op", "", "no_op"]
 
@@ -757,9 +764,9 @@ def write_parts(
     return written, cells
 
 
-def rows_of_sheet(tables: Tables) -> list[list[str]]:
+def rows_of_sheet(tables: Tables) -> list[list[Any]]:
     names = tables["tokens"]["example"].unique()
-    return [[name, PICTURES[name], GROUPS[name]] for name in names]
+    return [[name, PICTURES[name], False, GROUPS[name], ""] for name in names]
 
 
 def primary_of(experiments: Iterable[str]) -> dict[str, int]:
@@ -786,6 +793,7 @@ def measure(folder: Path, tables: Tables, experiments: Sequence[str]) -> Files:
                 examples=rows_of_sheet(tables),
                 primary=primary_of(experiments),
                 roles=ROLES,
+                boxes=[""],
                 rules=asdict(RULES),
             ),
             log=[str(folder / "measure.log")],
@@ -1092,10 +1100,11 @@ def test_one_experiment_is_measured_without_the_others(
 
 
 def shard_of(tables: Tables) -> measure_effects.Shard:
-    sheet = pd.DataFrame(rows_of_sheet(tables), columns=["example", "picture", "group"])
-    roles = assign_roles(tables["tokens"], ROLES)
+    rows = [[name, picture, group] for name, picture, _, group, _ in rows_of_sheet(tables)]
+    sheet = pd.DataFrame(rows, columns=["example", "picture", "group"])
+    known = Known(assign_roles(tables["tokens"], ROLES))
     return measure_effects.Shard(
-        tables["runs"], tables["baseline"], roles, sheet, primary_of(EXPERIMENTS)
+        tables["runs"], tables["baseline"], known, sheet, primary_of(EXPERIMENTS)
     )
 
 
@@ -1144,3 +1153,24 @@ def test_what_was_made_vouches_for_its_files(summary_file: Path) -> None:
     assert summary_facts["resamples"] == 200
     made_with = ["summary.csv", "families.csv", "negatives.csv", "run_means.csv"]
     assert [Path(path).name for path in summary_facts["files"]] == made_with
+
+
+@pytest.mark.parametrize(
+    ("answers", "ids", "left"),
+    [
+        (["blue", "blue hat"], [9, 9], 0.2),
+        (["blue hat", "blue"], [9, 9], 0.2),
+        (["blue", "blue"], [9, 9], 0.2),
+        (["blue ball", "blue hat"], [9, 9], -0.1),
+        (["blue", "bluer"], [9, 11], -0.1),
+    ],
+)
+def test_an_answer_that_begins_the_other_leaves_what_it_lacks_to_neither(answers, ids, left):
+    """Of probabilities 0.8 and 0.3 the smaller is a part of the larger, or another's."""
+    p_base, p_source = (0.3, 0.8) if answers == ["blue hat", "blue"] else (0.8, 0.3)
+    runs = pd.DataFrame(
+        {"example": "a", "run": [BASE, SOURCE], "answer": answers, "answer_id": ids}
+    )
+    enclosing = pd.Series([enclosing_answers(runs)["a"]])
+    rows = pd.DataFrame({"p_base": [p_base], "p_source": [p_source]})
+    assert probability_of_neither(rows, enclosing).tolist() == pytest.approx([left])

@@ -33,7 +33,7 @@ from blip_tracing.vocabulary.experiment import Experiment, described
 from blip_tracing.vocabulary.sites import SITES
 
 SCRIPTS = Path(figures.__file__).parents[2]
-INPUT, SITE = tuple(SITES)[:2]
+INPUT, SITE = "encoder.block_input", "encoder.block_output"
 EXAMPLE, LAYERS, DRAWS = "ball_kite", 6, 10
 NAMES = ("baseline", "runs", *ENDS)
 PATCHING, TRACING = made_up_experiments(list(SITES))
@@ -296,9 +296,9 @@ def test_tokens_that_look_like_missing_values_stay_words(tmp_path: Path) -> None
 
 
 def test_lines_break_between_words_and_inside_only_one_too_long() -> None:
-    lines = figures._wrap("what is the color " + "x" * 60, 8, 2).split("\n")
+    lines = figures.wrap_text("what is the color " + "x" * 60, 8, 2).split("\n")
     assert lines[0] == "what is the color"
-    assert all(figures._text_width(line, 8) <= 2 for line in lines)
+    assert all(figures.text_width(line, 8) <= 2 for line in lines)
     assert "".join(lines[1:]) == "x" * 60
 
 

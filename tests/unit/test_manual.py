@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from blip_tracing.vocabulary.config import keys_of
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES
 from blip_tracing.vocabulary.metrics import METRICS
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.sites import SITES, TOWERS
 from blip_tracing.vocabulary.tables import TABLES
 
 MANUAL = write_manual.MANUAL.read_text(encoding="utf-8")
@@ -53,6 +53,7 @@ def test_every_mark_of_the_manual_is_closed() -> None:
     [
         ("keys", [key for key, _ in keys_of()]),
         ("sites", SITES),
+        ("positions", TOWERS),
         ("corruptions", KINDS),
         ("places", PLACES),
         ("metrics", METRICS),

@@ -200,7 +200,12 @@ def family(
                 **{half: mean + random.normal(0, 0.01)
                    for half, mean in zip(HALVES, halves, strict=True)},
             }  # fmt: skip
-            place = {"layer": layer, "token_role": role, "known": known if first else ""}
+            place = {
+                "layer": layer,
+                "head": -1,
+                "token_role": role,
+                "known": known if first else "",
+            }
             roles.append({**named, **place, **values})
         facts = {
             "reference": 0.1, "target": 0.1 + total, "total_effect": total, "logit_range": 1.0,
@@ -209,7 +214,7 @@ def family(
             "one_answer": one_answer, "below_threshold": experiment.direction * total < 0.05,
         }  # fmt: skip
         whole = dict.fromkeys(MEASURED, 0.1)
-        cells.append({**named, "layer": -1, "token_role": ALL, **whole, **facts})
+        cells.append({**named, "layer": -1, "head": -1, "token_role": ALL, **whole, **facts})
     return pd.DataFrame(roles), pd.DataFrame(cells)
 
 

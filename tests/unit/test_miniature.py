@@ -14,6 +14,8 @@ from PIL import Image
 from transformers import AutoTokenizer, BertTokenizer, BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from blip_tracing.vocabulary.regions import boxes_of
+
 ROOT = Path(__file__).resolve().parents[2]
 MINIATURE = ROOT / "resources" / "miniature"
 CHECKPOINT = MINIATURE / "checkpoint"
@@ -112,6 +114,45 @@ def test_default_sheet_is_answered(miniature: Miniature) -> None:
                 assert probability > 0.9, (row["example"], column)
 
 
+def test_sheet_of_pictures_is_what_is_drawn_and_is_answered(miniature: Miniature) -> None:
+    """A row's two pictures differ in one thing, and in the answer to its one question."""
+    sheet = ROOT / "config" / "pictures.tsv"
+    with sheet.open(encoding="utf-8") as file:
+        header, *written = csv.reader(file, delimiter="\t")
+    assert tuple(header) == draw_examples.COLUMNS
+    rows = list(map(tuple, written))
+    assert rows == draw_examples.sheet_rows("resources/miniature/images")
+    assert len({row[1] for row in rows}) == len({row[2] for row in rows}) == len(rows)
+    for name, base, source, question, again, *_ in rows:
+        assert question == again
+        exchange = draw_examples.EXCHANGES[name]
+        answers = []
+        for path, scene in ((base, draw_examples.EXAMPLES[exchange.example]),
+                            (source, exchange.scene)):  # fmt: skip
+            truth = {asked.text: asked.answer for asked in scenes.questions_about(scene)}
+            with Image.open(ROOT / path) as picture:
+                [(answer, probability)] = miniature.answers([picture], [question])
+            assert answer == truth[question], (name, path)
+            assert probability > 0.9, (name, path)
+            answers.append(answer)
+        assert answers[0] != answers[1]
+
+
+def test_pictures_differ_in_the_box_of_the_thing_alone() -> None:
+    """But for a soft edge of its shadow, and the last bow of a kite's tail."""
+    side = draw_examples.SIZE
+    margin = side / 50
+    for name, exchange in draw_examples.EXCHANGES.items():
+        left, top, right, bottom = boxes_of(exchange.boxes)["thing"]
+        pair = [
+            np.asarray(scenes.draw_scene(scene, side), dtype=int)
+            for scene in (draw_examples.EXAMPLES[exchange.example], exchange.scene)
+        ]
+        rows, columns = np.nonzero(np.abs(pair[0] - pair[1]).max(axis=-1) > 30)
+        assert left * side - margin <= columns.min() <= columns.max() <= right * side + margin, name
+        assert top * side - margin <= rows.min() <= rows.max() <= bottom * side + margin, name
+
+
 def test_default_sheet_asks_four_of_each_kind() -> None:
     """Twelve, since the family-wise test finds little with fewer."""
     kinds = []
@@ -152,8 +193,8 @@ def test_generate_stops_after_the_answer(miniature: Miniature) -> None:
 
 def test_examples_are_redrawn_to_the_pixel() -> None:
     shipped = {path.stem for path in (MINIATURE / "images").glob("*.png")}
-    assert shipped == set(draw_examples.EXAMPLES)
-    for name, scene in draw_examples.EXAMPLES.items():
+    assert shipped == set(draw_examples.SCENES)
+    for name, scene in draw_examples.SCENES.items():
         drawn = np.asarray(scenes.draw_scene(scene, draw_examples.SIZE))
         with Image.open(MINIATURE / "images" / f"{name}.png") as picture:
             assert np.array_equal(drawn, np.asarray(picture)), name

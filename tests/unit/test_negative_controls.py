@@ -21,7 +21,7 @@ from measure_effects import Measured, Shard, measure_experiment
 from transformers import AutoTokenizer, BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from blip_tracing.meaning.roles import assign_roles
+from blip_tracing.meaning.roles import Known, assign_roles
 from blip_tracing.meaning.statistics import max_t_test
 from blip_tracing.meaning.summary import Rules, finish_experiment, summarize_family
 from blip_tracing.vocabulary.config import Effects
@@ -168,7 +168,7 @@ def measure_one(
                       "token": found}) for key, found in words.items()
     ]  # fmt: skip
     for question, answer in zip((BASE, SOURCE), one.answers, strict=True):
-        named = {"example": one.name, "run": question, "answer_id": answer}
+        named = {"example": one.name, "run": question, "answer_id": answer, "answer": str(answer)}
         clean = scored(plain.logits(one.ids[question], one.image), one.answers)
         tables["runs"].append(pd.DataFrame({**named, **clean}))
         told = {"example": [one.name], "question": question, "rank": 1, "token_id": answer}
@@ -184,6 +184,7 @@ def measure_one(
             one.ids[BASE], one.image, [(0, lambda s, level=level: s + level * noise)], DRAWS
         )
         named = {"example": one.name, "run": "noisy", "answer_id": one.answers[0],
+                 "answer": str(one.answers[0]),
                  "noise_level": level, "draw": range(DRAWS)}  # fmt: skip
         tables["runs"].append(pd.DataFrame({**named, **scored(floor, one.answers)}))
     for layer in range(len(plain.layers)):
@@ -259,8 +260,8 @@ def tell(tables: dict[str, pd.DataFrame], experiment: Experiment, count: int) ->
     primary = experiment.primary(LOUD)
     sheet = pd.DataFrame({"example": names, "picture": names, "group": "a kind"})
     shard = Shard(
-        part["runs"].reset_index(drop=True), part["baseline"], assign_roles(part["tokens"], ROLES),
-        sheet, {experiment.name: primary},
+        part["runs"].reset_index(drop=True), part["baseline"],
+        Known(assign_roles(part["tokens"], ROLES)), sheet, {experiment.name: primary},
     )  # fmt: skip
     found = measure_experiment(experiment, cells, controls, shard, RULES)
     families = [

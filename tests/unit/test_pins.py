@@ -36,7 +36,7 @@ STARTER = "snakemake"
 FULL = yaml.safe_load((ROOT / "config/blip-vqa-base.yaml").read_text())
 SHEET: Any = load_sheet(ROOT / "config/blip-vqa-base.tsv").to_dict("records")
 PAGES = Plan(fill_config(FULL), SHEET).pages
-# Papermill starts this kernel by its name; nothing imports it.
+# Who runs a notebook by hand starts this kernel; nothing imports it.
 NAMED_ONLY = {"report": {"ipykernel"}}
 # The rule files read schemas with the library by which Snakemake reads its configuration.
 BROUGHT_BY_SNAKEMAKE = {"pyyaml"}

@@ -2,9 +2,10 @@
 
 import pytest
 
-from blip_tracing.given.plan import Plan, cut, group, level_label
+from blip_tracing.given.plan import CLEAN_FILES, Plan, cut, group, level_label
 from blip_tracing.given.settings import fill_config
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.experiment import described, run_from
+from blip_tracing.vocabulary.sites import SITES, VISION
 
 
 def config_of(**given):
@@ -52,6 +53,58 @@ def test_a_job_is_some_layers_or_some_levels_of_all_sites():
     assert plan.asked("tracing", "levels_20.0")["receiver"]["corruption"]["levels"] == [20]
 
 
+@pytest.mark.parametrize(
+    ("sites", "layers"),
+    [
+        (["encoder.mlp"], 6),
+        (["vision.mlp"], 3),
+        (["decoder.mlp"], 8),
+        (["vision.mlp", "encoder.block_input"], 6),
+        (["encoder.mlp", "decoder.mlp", "vision.mlp"], 8),
+    ],
+)
+def test_jobs_cut_the_layers_of_the_deepest_tower_that_is_asked_for(sites, layers):
+    model = {"name": "m", "layers": {"encoder": 6, "decoder": 8, "vision": 3}}
+    experiments = {
+        "put": {"receiver": "base", "donor": "source", "sites": sites},
+        "noise": {"receiver": "noisy", "donor": "source", "sites": sites},
+    }
+    config = config_of(model=model, experiments=experiments, layers_per_job=2)
+    plan = Plan(config, sheet(1))
+    done = [layer for part in plan.parts["put"].values() for layer in part.layers]
+    assert done == list(range(layers))
+    assert [part.layers for part in plan.parts["noise"].values()] == [done] * 3
+    assert plan.asked("put", next(iter(plan.parts["put"])))["sites"] == sites
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_null_needs_pictures_where_its_states_are_not_kept(site):
+    """Kept are those between the blocks of the question encoder, which the decoder reads."""
+    put = {"receiver": "base", "donor": "source"}
+    experiments = {
+        "one": {**put, "sites": [site]},
+        "both": {**put, "sites": list({"encoder.block_input": 0, site: 0})},
+    }
+    plan = Plan(config_of(experiments=experiments), two_questions())
+    kept = site.startswith("decoder.") or site in ("encoder.block_input", "encoder.block_output")
+    needed = {} if kept else {"e0": "p0", "e1": "p1"}
+    for name in experiments:
+        assert plan.null_pictures(name, "0000") == needed
+
+
+def two_questions():
+    return [row | {"base_question": f"q{number}"} for number, row in enumerate(sheet(2))]
+
+
+def test_neither_picture_of_an_example_is_its_nulls():
+    rows = [row | {"base_question": f"q{number}"} for number, row in enumerate(sheet(4))]
+    rows[0]["source_image"] = "p2"
+    plan = Plan(config_of(), rows)
+    assert [row["example"] for row in plan.pools["e0"].rows] == ["e1", "e3"]
+    assert [row["example"] for row in plan.pools["e2"].rows] == ["e1", "e3"]
+    assert "e0" not in Plan(config_of(), [rows[0], rows[2]]).pools
+
+
 def test_what_a_job_is_asked_does_not_depend_on_the_other_levels():
     """Else a level that is added would make the others' results stale."""
     alone = {"noisy": {"of": "base", "corrupt": {"levels": [1], "draws": 2}}}
@@ -61,6 +114,48 @@ def test_what_a_job_is_asked_does_not_depend_on_the_other_levels():
         for runs in (alone, both)
     ]
     assert asked[0] == asked[1]
+
+
+def test_the_rules_of_roles_are_asked_of_a_run_that_changes_a_roles_tokens():
+    """So that another rule makes the results of those runs stale, and of no others."""
+    rules = {"effects": {"roles": [{"role": "noun", "pair": "differs"}]}}
+    for role, known in (("noun", ((("role", "noun"), ("pair", "differs")),)), ("", ())):
+        corrupt = {"levels": [0.5, 1, 20], "draws": 2, "role": role}
+        runs = {"noisy": {"of": "base", "corrupt": corrupt}}
+        run = Plan(config_of(runs=runs, **rules), sheet(1)).corrupted["noisy"]
+        assert run.corruption
+        assert run.corruption.rules == known
+        assert run_from(described(run)) == run
+
+
+@pytest.mark.parametrize(("at", "kept"), [("picture.pixels", True), ("picture.states", False)])
+def test_pixels_are_kept_for_runs_that_change_them(at, kept):
+    runs = {"noisy": {"of": "base", "corrupt": {"levels": [0.5, 1, 20], "draws": 2, "at": at}}}
+    assert Plan(config_of(runs=runs), sheet(1)).keeps_pixels == kept
+    assert not Plan(config_of(runs=runs, experiments={}), sheet(1)).keeps_pixels
+
+
+@pytest.mark.parametrize("unit", ["absolute", "std"])
+def test_what_counts_in_the_sheets_deviations_reads_all_shards_tokens(unit):
+    """And is stale when a row is added; other runs are not."""
+    corrupt = {"levels": [0.5, 1, 20], "draws": 2, "unit": unit}
+    runs = {"noisy": {"of": "base", "corrupt": corrupt}}
+    plan = Plan(config_of(runs=runs, shard_size=1), sheet(3))
+    shards = {"0000", "0001", "0002"}
+    for kind in ("tokens", "facts"):
+        every = {CLEAN_FILES[kind].format(shard=shard) for shard in shards}
+        for shard in shards:
+            own = CLEAN_FILES[kind].format(shard=shard)
+            asked = plan.corrupted_token_files(shard, "noisy", kind)
+            assert asked[0] == own
+            assert set(asked) == (every if unit == "std" else {own})
+            asked = plan.token_files(shard, "tracing", kind)
+            assert asked[0] == own
+            without = plan.clean_files(shard, kind)
+            assert set(asked) == (every if unit == "std" else set(without))
+            assert plan.token_files(shard, "patching", kind) == without
+            facts = plan.clean_facts(shard, "tracing")
+            assert set(plan.token_files(shard, "tracing", "facts")) <= set(facts)
 
 
 def test_one_job_does_all_where_there_is_one_of_each():
@@ -95,8 +190,9 @@ def test_an_experiment_without_a_site_is_left_out():
 
 
 def test_any_number_of_experiments_has_tables_of_their_names():
+    sites = [name for name, site in SITES.items() if site.tower != VISION]
     experiments = {
-        "noising": {"receiver": "base", "donor": "noisy", "sites": list(SITES)},
+        "noising": {"receiver": "base", "donor": "noisy", "sites": sites},
         "again": {"receiver": "noisy", "donor": "base"},
         "third": {"receiver": "noisy", "donor": "source"},
     }
@@ -121,3 +217,29 @@ def test_a_shard_that_needs_anothers_clean_runs_names_them_after_its_own():
         "results/clean/0001.json",
         "results/clean/0000.json",
     ]
+
+
+def test_a_shards_examples_are_described_by_their_pictures_and_boxes():
+    """A row without them shows one picture and has none; the sheet's boxes come once, in order."""
+    rows = sheet(4)
+    rows[1] |= {"source_image": "other", "boxes": "hat=0,0,1,1"}
+    rows[2] |= {"source_image": "", "boxes": "hat=0,0,1,1"}
+    plan = Plan(config_of(shard_size=3), rows)
+    assert [[row[0], *row[1:3], row[4]] for row in plan.described_examples("0000")] == [
+        ["e0", "p0", False, ""], ["e1", "p1", True, "hat=0,0,1,1"],
+        ["e2", "p2", False, "hat=0,0,1,1"],
+    ]  # fmt: skip
+    assert plan.boxes == ["", "hat=0,0,1,1"]
+
+
+def test_rows_that_share_either_picture_are_one_unit():
+    """Also those that share one only by way of a third row; others stay apart."""
+    rows = sheet(6)
+    rows[0] |= {"source_image": "s"}
+    rows[2] |= {"source_image": "s"}
+    rows[3] |= {"image": "p2"}
+    rows[4] |= {"source_image": "p3"}
+    units = Plan(config_of(), rows).units
+    assert len({units[name] for name in ("e0", "e2", "e3")}) == 1
+    assert len(set(units.values())) == 4
+    assert units["e5"] == "p5"

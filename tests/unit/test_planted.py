@@ -33,6 +33,7 @@ from blip_tracing.engine.draws import draw_noise
 from blip_tracing.engine.scores import Scores
 from blip_tracing.machinery.tables import cells_table
 from blip_tracing.meaning.marks import cell_tests
+from blip_tracing.meaning.roles import Known
 from blip_tracing.meaning.summary import Rules, finish_experiment, summarize_family
 from blip_tracing.vocabulary.experiment import Experiment
 from blip_tracing.vocabulary.tables import HIDES_NOTHING, INCLUDED, UNRELATED
@@ -171,7 +172,11 @@ def test_the_tables_say_so(batches: list[MeasuredBatch]) -> None:
         tables = tables_of(batches, experiment)
         primary = max(len(experiment.levels) - 1, 0)
         shard = Shard(
-            tables["runs"], tables["baseline"], tables["roles"], tables["examples"], {name: primary}
+            tables["runs"],
+            tables["baseline"],
+            Known(tables["roles"]),
+            tables["examples"],
+            {name: primary},
         )
         measured = measure_experiment(experiment, tables["cells"], tables["controls"], shard, RULES)
         of_cells = measured.cell_means
@@ -235,7 +240,7 @@ def tables_of(batches: list[MeasuredBatch], experiment: Experiment) -> dict[str,
         for run, scores, axes in ends:
             rows = cells_table({"example": names, **axes}, arrays(scores))
             answer = [tokens[e].answers[int(run == "source")] for e in rows["example"]]
-            add("runs", rows.assign(run=run, answer_id=answer))
+            add("runs", rows.assign(run=run, answer_id=answer, answer=[*map(str, answer)]))
         for question, number in (("base", 0), ("source", 1)):
             ids = [pair.answers[number] for pair in batch.pairs]
             add(
@@ -247,7 +252,12 @@ def tables_of(batches: list[MeasuredBatch], experiment: Experiment) -> dict[str,
             add(
                 "roles",
                 pd.DataFrame(
-                    {"example": example, "position": list(positions), "token_role": pair.roles}
+                    {
+                        "example": example,
+                        "position": list(positions),
+                        "token_role": pair.roles,
+                        "differs": [a != b for a, b in zip(pair.base, pair.source, strict=True)],
+                    }
                 ),
             )
     return {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}

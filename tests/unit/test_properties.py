@@ -17,8 +17,9 @@ from snakemake.common.configfile import load_configfile  # type: ignore[import-u
 from blip_tracing.errors import InputError
 from blip_tracing.given.planning import check_config_file, check_named_files, read_inputs
 from blip_tracing.given.sheet import COLUMNS, REQUIRED_COLUMNS
-from blip_tracing.vocabulary.config import NAME, NEEDED, TAKEN, Config
+from blip_tracing.vocabulary.config import NAME, TAKEN, Config
 from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, QUESTIONS
+from blip_tracing.vocabulary.metrics import NEEDED
 
 # The same draws each time: a test that fails today failed yesterday.
 DRAWS = settings(
@@ -172,8 +173,9 @@ def a_wrong_value(draw: Draw, config: dict[str, Any]) -> None:
 
 def a_wrong_item(draw: Draw, config: dict[str, Any]) -> None:
     path = draw(st.sampled_from(LISTS))
-    values = get_key(config, path)
+    values = list(get_key(config, path))
     values.insert(draw(st.integers(0, len(values))), draw(wrong_values(ITEMS[path])))
+    set_key(config, path, values)
 
 
 def a_missing_key(draw: Draw, config: dict[str, Any]) -> None:
@@ -191,9 +193,11 @@ def an_unknown_key(draw: Draw, config: dict[str, Any]) -> None:
 
 
 def a_repeated_item(draw: Draw, config: dict[str, Any]) -> None:
-    path = draw(st.sampled_from([path for path in LISTS if ITEMS[path]["type"] != "object"]))
-    values = get_key(config, path)
+    plain = [path for path in LISTS if ITEMS[path]["type"] != "object"]
+    path = draw(st.sampled_from([path for path in plain if get_key(config, path)]))
+    values = list(get_key(config, path))
     values.insert(draw(st.integers(0, len(values))), draw(st.sampled_from(values)))
+    set_key(config, path, values)
 
 
 def draws_that_are_not_there(draw: Draw, config: dict[str, Any]) -> None:
@@ -433,7 +437,7 @@ def questions_that_do_not_fit(draw: Draw, rows: Rows) -> None:
 
 
 def no_answer(draw: Draw, rows: Rows) -> None:
-    answer = draw(st.sampled_from(["red brown", "zebra", "two words", "色", "[UNK]", "-", "re##d"]))
+    answer = draw(st.sampled_from(["zebra", "two words", "色", "[UNK]", "-", "re##d"]))
     put(rows, draw(any_row), draw(st.sampled_from(["base_answer", "source_answer"])), answer)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,20 +13,24 @@ from typing import Any
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 import render_report
+from IPython import get_ipython
 from nbformat import NotebookNode
 from synthetic_tables import (
+    NOISY,
+    ROLES,
     made_up_experiments,
     write_derived_tables,
     write_pictures,
     write_tables,
 )
 
-from blip_tracing.given.plan import ANSWERS, NOISY_FIGURES
 from blip_tracing.machinery.tables import read_table
-from blip_tracing.vocabulary.experiment import Experiment, described
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.printing import notebooks
+from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, described
+from blip_tracing.vocabulary.views import figure_names
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 NOTEBOOKS = WORKFLOW / "notebooks"
@@ -32,7 +39,19 @@ NOTEBOOK_NAMES = ("baseline", "experiment", "replication", "runtime")
 
 EXAMPLE = "ball_kite"
 LEVELS, DRAWS_AT = (0.5, 1.0), 0.5
-EXPERIMENTS = {asked.name: asked for asked in made_up_experiments(list(SITES)[:2], LEVELS, draws=2)}
+SITES = ("encoder.block_input", "encoder.block_output")
+ENDS = {
+    "patching": (BASE, SOURCE), "tracing": (NOISY, BASE), "everywhere": (BASE, SOURCE),
+    "noisy_picture": (NOISY, BASE), "joint": (BASE, SOURCE),
+}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    # Of every tower: a row of sites, heads, and regions over their picture.
+    "everywhere": {"sites": ("encoder.mlp", "encoder.cross_attention_heads",
+                             "decoder.block_output", "vision.block_output"), "regions": 2},
+    "noisy_picture": {"sites": ("vision.mlp",), "regions": 0, "window": 2},
+    "joint": {"sites": ("encoder.mlp",), "positions": "roles"},
+}  # fmt: skip
+EXPERIMENTS = {asked.name: asked for asked in made_up_experiments(SITES, LEVELS, 2, ENDS, SETTINGS)}
 REPORTS = ("baseline", *EXPERIMENTS)
 TABLES = ("baseline", "tokens", "runs", "summary", "run_means", *EXPERIMENTS)
 
@@ -41,9 +60,7 @@ def stems_of(report: str) -> list[str]:
     """The figures of a report, without ending."""
     if report not in EXPERIMENTS:
         return [EXAMPLE]
-    asked = EXPERIMENTS[report]
-    kinds = NOISY_FIGURES if asked.corrupted else [ANSWERS]
-    return [f"{kind}_{site}_{EXAMPLE}" for kind in kinds for site in asked.sites]
+    return figure_names(EXPERIMENTS[report], EXAMPLE)
 
 
 def tables_in(folder: Path) -> dict[str, str]:
@@ -86,13 +103,15 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(name)
     write_tables(
         folder / "tables",
-        sites=list(SITES)[:2],
+        sites=SITES,
         layers=3,
         noise_levels=LEVELS,
         draws=2,
         unknown_words=["kite"],
+        ends=ENDS,
+        settings=SETTINGS,
     )
-    write_derived_tables(folder / "tables")
+    write_derived_tables(folder / "tables", ends=ENDS, settings=SETTINGS)
     parameters: dict[str, Any] = {
         "tables": tables_in(Path("tables")),
         "figures": "figures",
@@ -103,6 +122,11 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         parameters["pictures"] = write_pictures(folder / "pictures")
     else:
         parameters |= {"draws_at": DRAWS_AT, "experiment": described(EXPERIMENTS[name])}
+        if name in ("everywhere", "noisy_picture"):
+            pictures = write_pictures(folder / "pictures")
+            parameters |= {"pictures": pictures, "source_pictures": pictures}
+        if name == "joint":
+            parameters["roles"] = {"encoder": list(ROLES)}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Neither a home nor the user's settings are there in a job.
@@ -127,8 +151,9 @@ def test_the_page_needs_no_network_and_runs_no_script(report: Report) -> None:
 
 
 def test_the_page_has_a_title(report: Report) -> None:
-    titles = {"baseline": "Baseline answers", "patching": "Patching", "tracing": "Tracing"}
-    assert f"<title>{titles[report.name]}</title>" in report.page
+    words = report.name.replace("_", " ").capitalize()
+    title = "Baseline answers" if report.name == "baseline" else words
+    assert f"<title>{title}</title>" in report.page
 
 
 def test_every_figure_is_saved_three_times_and_shown_once(report: Report) -> None:
@@ -152,8 +177,9 @@ def test_the_sources_of_the_method_are_named(report: Report) -> None:
 
 
 def test_the_layers_of_the_published_figures_are_explained(report: Report) -> None:
+    """Where a side of the question encoder's blocks is asked for, and nowhere else."""
     explained = "is what the published figures call layer ℓ" in report.page
-    assert explained == (report.name != "baseline")
+    assert explained == (report.name in ("patching", "tracing"))
 
 
 def test_the_cells_left_nothing_on_standard_error(report: Report) -> None:
@@ -186,9 +212,21 @@ def test_the_tables_say_what_they_should(report: Report) -> None:
     drawn = cells[cells["example"] == EXAMPLE]
     if asked.corrupted:
         drawn = drawn[drawn["noise_level"] == DRAWS_AT]
-    for mean in drawn.groupby(["site", "layer", "position"])[f"p_{asked.followed}"].mean():
-        assert f"{mean:.3f}" in texts
-    assert "9 [SEP]" in texts
+    drawn = drawn[~drawn["site"].isin(["vision.block_output", "vision.mlp"])]
+    heads = drawn["head"].notna() if "head" in drawn else pd.Series(False, drawn.index)
+    for mapped, rows in ((drawn[~heads], "position"), (drawn[heads], "head")):
+        if mapped.empty:
+            continue
+        for mean in mapped.groupby(["site", "layer", rows])[f"p_{asked.followed}"].mean():
+            assert f"{mean:.3f}" in texts
+    if report.name in ("patching", "tracing"):
+        assert "9 [SEP]" in texts
+
+
+def test_positions_that_are_put_in_together_are_called_by_their_role(report: Report) -> None:
+    texts = Reader(report.page).texts
+    assert ("differing word" in texts) == (report.name == "joint")
+    assert ("head 0" in texts) == (report.name == "everywhere")
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_NAMES)
@@ -203,6 +241,56 @@ def test_a_stored_notebook_has_no_outputs_and_ids_that_stay(name: str) -> None:
     assert [cell.id for cell in code if "parameters" in cell.metadata.get("tags", [])] == [
         "parameters"
     ]
+
+
+# ---- cells without a kernel of their own -------------------------------------------------------
+
+SHOWN = (
+    "print('one'); print('two')",
+    "import sys; _ = sys.stderr.write('aside')",
+    "from IPython.display import HTML, Image, display\nprint('first')\n"
+    "display(HTML('<b>1</b>'), Image(data=b'png', format='png', alt='a picture'))\nprint('last')",
+    "import pandas as pd\npd.DataFrame({'a': [1]})",
+    "5;",
+    "None",
+    "a = 3\na + 4",
+)
+
+
+def test_cells_show_what_a_kernel_would_show(tmp_path: Path) -> None:
+    notebook = nbformat.read(stored(tmp_path / "some.ipynb", *SHOWN), as_version=4)
+
+    def executed(engine: str | None) -> NotebookNode:
+        return papermill.execute_notebook(
+            deepcopy(notebook), None, {}, engine, progress_bar=False, kernel_name="python3"
+        )
+
+    kernels, ours = executed(None), executed(notebooks.HERE)
+
+    def cells(of: NotebookNode) -> list[Any]:
+        kept = render_report.without_the_hour(of).cells
+        return [(cell.source, cell.execution_count, cell.outputs) for cell in kept]
+
+    assert cells(ours) == cells(kernels)
+    assert ours.metadata.language_info == kernels.metadata.language_info
+    assert [cell.outputs for cell in ours.cells].count([]) == 2
+
+
+@pytest.mark.parametrize("last", ["7", "1 / 0", "not python"])
+def test_cells_leave_the_process_as_it_was(tmp_path: Path, last: str) -> None:
+    notebook = stored(tmp_path / "some.ipynb", "import sys\nsys.path.insert(0, 'here')", last)
+    before = sys.modules["__main__"], list(sys.path), sys.displayhook, sys.excepthook
+    with suppress(render_report.ReportError):
+        render_report.execute(notebook, {})
+    after = sys.modules["__main__"], list(sys.path), sys.displayhook, sys.excepthook
+    assert after == before
+    assert get_ipython() is None
+
+
+def test_no_name_of_one_notebook_is_known_to_the_next(tmp_path: Path) -> None:
+    render_report.execute(stored(tmp_path / "some.ipynb", "mine = 1"), {})
+    with pytest.raises(render_report.ReportError, match="NameError: name 'mine'"):
+        render_report.execute(stored(tmp_path / "other.ipynb", "mine"), {})
 
 
 # ---- failures ----------------------------------------------------------------------------------
@@ -246,14 +334,9 @@ def test_a_job_without_a_home_keeps_one_font_list_for_the_next(
     assert render_report.matplotlib_folder() == {}
 
 
-def test_a_folder_too_long_for_a_socket_leaves_the_kernel_on_tcp() -> None:
-    assert render_report.kernel_settings("/tmp/report-1").KernelManager.transport == "ipc"
-    assert "transport" not in render_report.kernel_settings("/" + "x" * 100).KernelManager
-
-
 def render_experiment(folder: Path, asked: Experiment) -> str:
     """The page of an experiment, of made-up tables and of no example."""
-    tables = write_derived_tables(write_tables(folder / "tables"))
+    tables = write_derived_tables(write_tables(folder / "tables", ends=ENDS), ends=ENDS)
     parameters = {
         "tables": tables_in(tables),
         "figures": str(folder),
@@ -268,7 +351,7 @@ def render_experiment(folder: Path, asked: Experiment) -> str:
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
-    patching, _ = made_up_experiments()
+    patching = made_up_experiments()[0]
     first = render_experiment(tmp_path, patching), (tmp_path / "out.ipynb").read_bytes()
     again = render_experiment(tmp_path, patching), (tmp_path / "out.ipynb").read_bytes()
     assert first == again

@@ -106,7 +106,7 @@ def test_roles_may_refer_to_roles_that_refer_to_others() -> None:
 
 
 def test_each_example_has_a_row_a_token_of_its_base_question() -> None:
-    """Whatever the order of the rows."""
+    """With its role, and whether the source question's differs; whatever the order of the rows."""
     pairs = {"b": ("the dog", "the cat"), "a": ("dog", "dog")}
     rows = [
         (example, which, position, token)
@@ -117,8 +117,9 @@ def test_each_example_has_a_row_a_token_of_its_base_question() -> None:
     tokens = pd.DataFrame(rows, columns=["example", "question", "position", "token"])
     found = assign_roles(tokens.iloc[::-1], DEFAULT).sort_values(["example", "position"])
     assert [tuple(row) for row in found.itertuples(index=False)] == [
-        ("a", 0, "[CLS]"), ("a", 1, ""), ("a", 2, "[SEP]"),
-        ("b", 0, "[CLS]"), ("b", 1, BEFORE), ("b", 2, IT), ("b", 3, "[SEP]"),
+        ("a", 0, "[CLS]", False), ("a", 1, "", False), ("a", 2, "[SEP]", False),
+        ("b", 0, "[CLS]", False), ("b", 1, BEFORE, False), ("b", 2, IT, True),
+        ("b", 3, "[SEP]", False),
     ]  # fmt: skip
 
 

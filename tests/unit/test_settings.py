@@ -31,9 +31,14 @@ def config_refusal(config: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    nothing_to_compare_with = {"published": ""}
-    assert fill_config(config) == nothing_to_compare_with | config, "it shows every key"
+    """But for the few keys that most studies leave alone."""
+    shown: Any = yaml.safe_load(path.read_text())
+    left_out = {"window": 1, "positions": "each", "heads": [], "regions": 6}
+    whole = {"published": "", **shown}
+    whole["experiments"] = {
+        name: left_out | experiment for name, experiment in shown["experiments"].items()
+    }
+    assert fill_config(shown) == whole
 
 
 def test_the_smallest_configuration_is_enough() -> None:
@@ -62,14 +67,24 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
                 "corrupt": {
                     "kind": "gaussian",
                     "at": "question.embeddings",
+                    "role": "",
                     "levels": [0.1, 0.5, 1, 2, 5, 10, 20],
+                    "unit": "absolute",
                     "draws": 10,
                     "seed": 0,
                 },
             }
         },
         "experiments": {
-            "tracing": {"receiver": "noisy", "donor": BASE, "sites": ["encoder.block_input"]}
+            "tracing": {
+                "receiver": "noisy",
+                "donor": BASE,
+                "sites": ["encoder.block_input"],
+                "window": 1,
+                "positions": "each",
+                "heads": [],
+                "regions": 6,
+            }
         },
         "metrics": ["probability", "logit"],
         "shard_size": 16,
@@ -113,7 +128,7 @@ DRAWS, SEED = "runs.noisy.corrupt.draws", "runs.noisy.corrupt.seed"
         (LEVELS, [float("inf"), 1.0], "[0]: inf is a number, not a finite number"),
         (LEVELS, [float("nan"), 1.0], "[0]: nan is a number, not a finite number"),
         (LEVELS, [1, 2, 1.0], ": 1.0 is given twice; keep it once"),
-        (LEVELS, [], ": is empty; give how much; for Gaussian noise its σ"),
+        (LEVELS, [], ": is empty; give how much; what a level is depends on the kind"),
         (LEVELS, 1.0, ": 1.0 is a number, not a list"),
         (DRAWS, 0, ": 0 is less than the minimum of 1"),
         (DRAWS, True, ": true is a yes or no, not a whole number"),
@@ -269,6 +284,63 @@ DRAWS, SEED = "runs.noisy.corrupt.draws", "runs.noisy.corrupt.seed"
             )
             for name in TAKEN
         ),
+        *(
+            ("experiments.patching.sites", [given], f"[0]: {given!r}: {message}")
+            for given, message in {
+                "vision.cross_attention": (
+                    "the vision tower has no cross-attention; "
+                    "write encoder.cross_attention, decoder.cross_attention"
+                ),
+                "vision.cross_attention_heads": (
+                    "the vision tower has no cross-attention; write encoder.cross_attention_heads,"
+                ),
+                "mlp": "is of a tower: write encoder.mlp, decoder.mlp, vision.mlp",
+                "encoder.attention_output": (
+                    "is what pyvene calls the stream after self-attention, residual and norm; "
+                    "write encoder.self_attention_state"
+                ),
+                "attention_output": (
+                    "is what pyvene calls the stream after self-attention, residual and norm; "
+                    "write encoder.self_attention_state"
+                ),
+                "decoder.mlp_output": (
+                    "is what pyvene calls the stream that a block leaves; "
+                    "write decoder.block_output"
+                ),
+                "crossattention_block": (
+                    "is what NOTICE calls the context of a cross-attention head, before the "
+                    "output projection; write encoder.cross_attention_heads"
+                ),
+                "attention_value_output": (
+                    "is what pyvene calls the context of a self-attention head, before the "
+                    "output projection; write encoder.self_attention_heads"
+                ),
+            }.items()
+        ),
+        # No publication's name there: the vision tower has no cross-attention either way.
+        ("experiments.patching.sites", ["vision.mlp_input"], "[0]: 'vision.mlp_input' is unknown"),
+        ("experiments.patching.sites", ["vison.mlp"], "[0]: 'vison.mlp' is unknown; did you mean"),
+        ("experiments.patching.sites", [3], "[0]: 3 is a number, not text; known are encoder.blo"),
+        ("experiments.patching.window", 0, ": 0 is less than the minimum of 1"),
+        (
+            "experiments.patching.window",
+            7,
+            ": 7 is more than the 6 layers of the encoder tower; give at most 6",
+        ),
+        (
+            "experiments.patching.positions",
+            "role",
+            ": 'role' is unknown; known are each, roles, all",
+        ),
+        (
+            "experiments.patching.heads",
+            [0],
+            ": none of its sites has heads; leave heads out, or give a site like "
+            "encoder.self_attention_heads",
+        ),
+        ("experiments.patching.heads", [-1], "[0]: -1 is less than the minimum of 0"),
+        ("experiments.patching.heads", [1, 1], ": 1 is given twice; keep it once"),
+        ("experiments.patching.regions", -1, ": -1 is less than the minimum of 0"),
         ("experiments.Two", {}, ".receiver is missing: give the run that is intervened on"),
         (
             "experiments.two words",
@@ -483,6 +555,70 @@ def test_every_run_that_is_used_has_the_level_and_the_draws() -> None:
         "controls.null_draws: 4 is more than the 3 of runs.other.corrupt.draws, which the null "
         "shares; give at most 3"
     )
+
+
+CORRUPT = "runs.noisy.corrupt"
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "message"),
+    [
+        (
+            {"at": "picture.states", "role": "[CLS]"},
+            ".role: picture.states has no tokens; leave it out",
+        ),
+        (
+            {"role": "differing wrod"},
+            ".role: 'differing wrod' is not a role; did you mean differing word?",
+        ),
+        ({"unit": "sd"}, ".unit: 'sd' is unknown; known are absolute, std"),
+        (
+            {"at": "picture.states", "unit": "std"},
+            ".unit: std is of Gaussian noise on a question, not of gaussian at picture.states; "
+            "leave it out",
+        ),
+        (
+            {"kind": "multiplicative", "unit": "std"},
+            ".unit: std is of Gaussian noise on a question, not of multiplicative at "
+            "question.embeddings; leave it out",
+        ),
+        ({"kind": "scale", "draws": 10}, ".draws: scale draws nothing; leave it out"),
+    ],
+)
+def test_a_corruption_that_cannot_be_is_one_line(corrupt: dict[str, Any], message: str) -> None:
+    runs = {"noisy": {"of": BASE, "corrupt": corrupt}}
+    refused = config_refusal({**SMALLEST, "runs": runs})
+    assert refused == f"{CORRUPT}{message}"
+
+
+def test_what_draws_nothing_has_one_draw() -> None:
+    def draws(**corrupt: Any) -> int:
+        runs = {"noisy": {"of": BASE, "corrupt": corrupt}}
+        filled = fill_config({**SMALLEST, "runs": runs})
+        assert fill_config(filled) == filled
+        return filled["runs"]["noisy"]["corrupt"]["draws"]
+
+    assert draws(kind="scale", levels=[0.77], at="picture.states") == 1
+    assert draws(kind="scale", levels=[0.77], draws=1) == 1
+    assert draws(kind="multiplicative", levels=[5]) == 10
+
+
+def test_a_window_is_at_most_its_smallest_tower() -> None:
+    """The default's towers have 6, 6 and 3 layers."""
+    three = {"receiver": BASE, "donor": SOURCE, "window": 3}
+    fill_config(with_key("experiments.seen", {**three, "sites": ["vision.mlp", "encoder.mlp"]}))
+    four = {**three, "window": 4, "sites": ["encoder.mlp", "vision.mlp"]}
+    assert config_refusal(with_key("experiments.seen", four)) == (
+        "experiments.seen.window: 4 is more than the 3 layers of the vision tower; give at most 3"
+    )
+    fill_config(with_key("experiments.seen", {**four, "sites": ["encoder.mlp", "decoder.mlp"]}))
+
+
+def test_every_site_and_every_heads_number_can_be_asked() -> None:
+    both = {"receiver": BASE, "donor": SOURCE, "sites": list(SITES), "heads": [0, 3]}
+    assert fill_config(with_key("experiments.all_of_them", both))
+    noisy = {"receiver": "noisy", "donor": SOURCE, "sites": ["vision.block_output"]}
+    assert fill_config(with_key("experiments.swapped", noisy))
 
 
 def test_only_one_end_of_an_experiment_is_corrupted() -> None:

@@ -83,6 +83,54 @@ def test_a_checksum_holds_for_all_rows_of_its_picture(tmp_path: Path) -> None:
     assert sheet["image_sha256"].tolist() == [checksum, checksum, ""]
 
 
+def test_a_checksum_holds_for_a_picture_whichever_run_sees_it(tmp_path: Path) -> None:
+    first, second = (hashlib.sha256(name).hexdigest() for name in (b"x", b"y"))
+    header = HEADER + "\tsource_image\timage_sha256\tsource_image_sha256"
+    sheet = load_sheet(
+        write_sheet(
+            tmp_path,
+            header,
+            f"a\tx.png\tq\tq\ty.png\t\t{second}",
+            f"b\ty.png\tq\tq\tx.png\t\t{first}",
+            "c\ty.png\tq\tr",
+        )
+    )
+    assert sheet["image_sha256"].tolist() == [first, second, second]
+    assert sheet["source_image_sha256"].tolist() == [second, first, ""]
+    rows = ["a\tx.png\tq\tq\ty.png\t\t" + second, "b\ty.png\tq\tr\t\t" + first]
+    assert sheet_refusal(write_sheet(tmp_path, header, *rows)) == (
+        ", row 3 (example 'b'), image_sha256: row 2 gives the same image another; keep one"
+    )
+    alone = write_sheet(tmp_path, header, f"a\tx.png\tq\tq\t\t\t{second}")
+    assert sheet_refusal(alone) == (
+        ", row 2 (example 'a'), source_image_sha256: is of no picture; give the picture, or leave "
+        "the cell empty"
+    )
+
+
+def test_a_source_picture_is_checked_as_a_picture_is(tmp_path: Path) -> None:
+    header = HEADER + "\tsource_image"
+    assert sheet_refusal(write_sheet(tmp_path, header, "a\tx.png\tq\tr\t{y}.png")) == (
+        ", row 2 (example 'a'), source_image: {y}.png: Snakemake takes { and } in a path for "
+        "wildcards; rename it"
+    )
+    address = sheet_refusal(write_sheet(tmp_path, header, "a\tx.png\tq\tr\thttp://*/a.png"))
+    assert address.startswith(
+        ", row 2 (example 'a'), source_image: http://*/a.png: is no address ("
+    )
+
+
+def test_a_wrong_box_names_its_row(tmp_path: Path) -> None:
+    header = HEADER + "\tboxes"
+    kept = load_sheet(write_sheet(tmp_path, header, "a\tx.png\tq\tr\tcat=0,0,1,1; hat=0,0,.5,1"))
+    assert kept["boxes"].tolist() == ["cat=0,0,1,1; hat=0,0,.5,1"]
+    wrong = write_sheet(tmp_path, header, "a\tx.png\tq\tr\tcat=0,0,1,2")
+    assert sheet_refusal(wrong) == (
+        ", row 2 (example 'a'), boxes: cat=0,0,1,2: is not left < right and top < bottom between 0 "
+        "and 1; give fractions of the picture's width and height"
+    )
+
+
 @pytest.mark.parametrize(
     ("base", "source", "template"),
     [
@@ -221,9 +269,10 @@ NEEDED = "example, image, base_question, source_question"
             "'base_anwser' is not a known column; did you mean base_answer?",
         ),
         (
-            HEADER + "\tnotes",
-            f"'notes' is not a known column; known are {NEEDED}, "
-            "base_answer, source_answer, image_sha256, group",
+            HEADER + "\tremark",
+            f"'remark' is not a known column; known are {NEEDED}, "
+            "base_answer, source_answer, source_image, boxes, image_sha256, source_image_sha256, "
+            "group",
         ),
         (HEADER + "\texample", "column example is there twice; remove one"),
         (HEADER + "\t\tbase_answer", "column 5 has no name; name or remove it"),

@@ -1,5 +1,6 @@
 """Intervals hold the truth as often as they claim; the test finds what is there, seldom else."""
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -189,6 +190,26 @@ def test_p_is_the_share_of_sign_flips_whose_largest_t_reaches_the_cells(
         [np.mean([f >= t - 1e-9 for f in largest]) if t > 0 else 1.0 for t in expected]
     )
     assert found.p[2] == 1.0, "an effect downwards is none"
+
+
+def test_a_family_of_many_cells_is_tested_in_bounded_memory() -> None:
+    """Part by part it has the largest t of the whole: of 5,000 heads, or regions."""
+    values = np.random.default_rng(0).normal(size=(10, 5000))
+    values[:, [3, 4000]] += 4
+    tracemalloc.start()
+    found = max_t_test(values, 2000, 0).p
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6, "one number a flip and cell is 41 MB, and there were four of them"
+    signs = np.array(list(product((1, -1), repeat=10)))
+    largest = np.full(len(signs), -np.inf)
+    for cell in values.T:
+        flipped = signs * cell
+        t = flipped.mean(axis=1) / (flipped.std(axis=1, ddof=1) / np.sqrt(10))
+        largest = np.maximum(largest, np.abs(t))
+    for cell in (3, 4000):
+        t = values[:, cell].mean() / (values[:, cell].std(ddof=1) / np.sqrt(10))
+        assert found[cell] == pytest.approx((largest >= t - 1e-9).mean())
 
 
 def test_random_sign_flips_come_near_to_all_of_them() -> None:

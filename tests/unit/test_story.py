@@ -309,6 +309,20 @@ def test_cells_of_averages_tell_contrast_and_tests(tested: Run) -> None:
     assert cell["examples"] == "8"
 
 
+@pytest.mark.parametrize(("reason", "times"), [("the noise hid nothing", 0), ("no null", 1)])
+def test_why_a_level_is_not_tested_is_said_once(tested: Run, reason: str, times: int) -> None:
+    """The line of the levels at which the noise hid nothing says so of them."""
+
+    def untested(families: pd.DataFrame) -> pd.DataFrame:
+        weak = families["noise_level"] == 0
+        return families.assign(tested=~weak, reason=families["reason"].mask(weak, reason))
+
+    for group in tell(changed(tested, "families", untested)).averages:
+        if group.title.startswith("Tracing"):
+            assert group.idle.count("the noise hid nothing") == 1
+            assert group.marks.count(reason) == times
+
+
 def test_levels_at_which_the_noise_hid_nothing_are_folded_into_a_line(tested: Run) -> None:
     for group in tell(tested).averages:
         idle = [one.level for one in group.maps if one.idle]
@@ -888,6 +902,8 @@ def test_the_command_names_the_configuration(run: Run, story: Story) -> None:
         f"{story.command} --config 'examples=config/my own.tsv' 'report={{\"examples\": 1}}'"
     )
     assert yaml.safe_load(story.config) == CONFIG
+    # Defaults that experiments share are written for each.
+    assert not re.search(r"[&*]id\d", story.config)
 
 
 def test_versions_met_on_several_machines_are_all_named(run: Run) -> None:

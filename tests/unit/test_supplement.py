@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from drawn import shown_texts, shrunk
+from drawn import figure_of, shown_texts, shrunk
 from matplotlib.transforms import Bbox
 from PIL import Image
 from project import ROOT, copy_project, planned_jobs, run
@@ -51,11 +51,13 @@ from blip_tracing.given.origin import origin_of
 from blip_tracing.given.places import named
 from blip_tracing.printing import latex
 from blip_tracing.printing.crate import VERSION, Origin
-from blip_tracing.printing.document import write_document
+from blip_tracing.printing.document import overview_caption, write_document
+from blip_tracing.printing.page import means_table
 from blip_tracing.telling.methods import methods_of
 from blip_tracing.telling.story import tell
 from blip_tracing.telling.told import Run, Story
 from blip_tracing.telling.words import brief
+from blip_tracing.vocabulary.sites import SITES as SITE_TABLE
 from blip_tracing.vocabulary.tables import SMALL_EFFECT, UNRELATED
 
 TEMPLATES = Templates(
@@ -147,9 +149,28 @@ def test_the_document_tells_the_story(pages: Sequence[Any], story: Story) -> Non
         *(example.pair.source_question for example in story.examples),
         *(group.caption for group in story.averages),
         *story.verdicts["where"], *story.controls["meaning"], *story.excluded["reason"],
-        story.excluded_caption, *story.versions["version"], story.config,
+        story.excluded_caption, *story.versions["version"],
+        # Pages end between its lines.
+        *story.config.splitlines(),
     ]  # fmt: skip
     assert [text for text in told if unspaced(text) not in words] == []
+
+
+def test_a_table_that_fits_a_page_is_on_one(pages: Sequence[Any], story: Story) -> None:
+    """Its caption too. Where it stands, a page ends within it."""
+    means = means_table(story.means)
+    rows = ["".join(map(str, row)) for row in means.itertuples(index=False)]
+    assert len(rows) == len(set(rows)) == 3
+    (page,) = [page for page in pages if "Thesameinnumbers." in words_of([page])]
+    assert [row for row in rows if unspaced(row) not in words_of([page])] == []
+
+
+def test_the_table_of_examples_says_that_it_has_those_that_are_shown_alone(story: Story) -> None:
+    assert story.overview is not None
+    words = overview_caption(story.overview)
+    assert words == f"The 2 of 3 examples that are shown here. {story.overview.caption}"
+    rows = tuple(replace(row, shown=True) for row in story.overview.rows)
+    assert overview_caption(replace(story.overview, rows=rows)) == story.overview.caption
 
 
 def rows_of_maps(text: str) -> list[str]:
@@ -270,13 +291,14 @@ def sides_of_pictures(page: Any) -> list[tuple[float, float]]:
 
 
 def test_any_number_of_sites_examples_and_layers_makes_a_document(tmp_path: Path) -> None:
-    sites = [f"site_{number}" for number in range(6)]
+    sites = [site for site, place in SITE_TABLE.items() if not place.heads][:6]
     names = [f"example_{number}" for number in range(7)]
     made_up = made_up_run(
         tmp_path, asked=dict.fromkeys(names, LONG), shown=names, sites=sites, layers=48, draws=2
     )
     story = tell(replace(made_up, pictures=dict(list(made_up.pictures.items())[:2])))
     words = words_of(pages_of(document_of(story)))
+    assert len(story.averages) == 2 * len(sites)
     for group in (*story.averages, *story.examples[-1].maps):
         assert unspaced(f"{group.title}. {group.caption}") in words
     for name in story.means["run"].unique():
@@ -352,7 +374,7 @@ def test_figures_fit_their_column_in_letters_of_six_points(crowded: Run, width: 
         f"patching_{site}_x", f"tracing_{site}_x",
     ]  # fmt: skip
     for journal_figure in drawn:
-        figure = journal_figure.draw(width).draw()
+        figure = figure_of(journal_figure.draw(width))
         figure.draw_without_rendering()
         try:
             assert figure.get_figwidth() == pytest.approx(width)
@@ -467,7 +489,7 @@ def test_a_narrow_figure_has_the_map_of_the_primary_level_alone(made_up: Run) ->
     group = next(group for group in tell(made_up).averages if group.title.startswith("Tracing"))
     for width, levels in ((WIDTHS["one_column"], ["σ = 0.5"]),
                           (WIDTHS["two_columns"], ["σ = 0.5", "σ = 2"])):  # fmt: skip
-        figure = change_maps(group, width).draw()
+        figure = figure_of(change_maps(group, width))
         try:
             figure.draw_without_rendering()
             strips = [text for text, _ in shown_texts(figure) if text.startswith("σ")]
@@ -597,8 +619,8 @@ def test_the_methods_say_what_the_cited_did_and_where_this_run_differs(made_up: 
     for words in (
         "Following the tutorial of Arora", "at all positions, [CLS] and [SEP] included",
         "not the corruption of Meng et al. [-@meng2022], who add noise to the embeddings of the "
-        "subject's tokens alone", "nor that of Palit et al., who corrupt the embeddings of the "
-        "picture", "the picture is never corrupted here", "standard deviation of 0.99",
+        "subject's tokens alone", "nor that of Palit et al., who corrupt the states of the "
+        "picture", "the picture is not corrupted in this run", "standard deviation of 0.99",
     ):  # fmt: skip
         assert words in corruption
     assert "As in the causal tracing of Meng" not in text
@@ -606,6 +628,38 @@ def test_the_methods_say_what_the_cited_did_and_where_this_run_differs(made_up: 
     patched = methods(with_sites(made_up, tracing=()))
     assert "Corruption" not in patched
     assert "meng2022" not in patched
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "told", "untold"),
+    [
+        (
+            {"kind": "scale", "at": "picture.states", "draws": 1},
+            ("we changed the vision tower's last states", "a factor of 0; a factor of 0.5; "),
+            ("draw is keyed", "Following the tutorial of Arora [-", "of the role", "σ ="),
+        ),
+        (
+            {"at": "question.word_embeddings", "role": "differing word", "unit": "std"},
+            (
+                "the embeddings of the question's tokens", "of the role “differing word”",
+                "noise of σ = 2 standard deviations", "in 6 draws at each level",
+                "(over the sheet)", "draw is keyed by the seed (3)",
+            ),
+            ("Following the tutorial of Arora [-",),
+        ),
+    ],
+)  # fmt: skip
+def test_the_methods_tell_which_corruption_it_was(
+    made_up: Run, corrupt: dict[str, Any], told: tuple[str, ...], untold: tuple[str, ...]
+) -> None:
+    runs = made_up.config["runs"]
+    noisy = {**runs["noisy"], "corrupt": {**runs["noisy"]["corrupt"], **corrupt}}
+    other = replace(made_up, config={**made_up.config, "runs": {**runs, "noisy": noisy}})
+    corruption = methods(other).split("**Corruption.**")[1].split("**Patching.**")[0]
+    for words in told:
+        assert words in corruption
+    for words in untold:
+        assert words not in corruption
 
 
 def test_the_methods_describe_a_test_only_where_one_was_made(made_up: Run, tmp_path: Path) -> None:

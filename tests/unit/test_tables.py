@@ -10,7 +10,8 @@ import pytest
 from project import ROOT
 
 from blip_tracing.errors import InputError
-from blip_tracing.given.plan import cut, group, level_label, pictures_of
+from blip_tracing.given.pictures import pictures_of
+from blip_tracing.given.plan import cut, group, level_label
 from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.tables import cells_table, collect_tables, read_table, write_table

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import render_report
-from drawn import shown_texts
+from drawn import figure_of, shown_texts
 from stories import CONFIG, made_up_run, write_page
 from synthetic_tables import ENDS, NOISY
 from test_render import NOTEBOOKS, WORKFLOW
@@ -32,14 +32,15 @@ from write_supplement import tables_in_latex
 
 from blip_tracing.drawing import figures
 from blip_tracing.drawing.journal_figures import WIDTHS, journal_figures
-from blip_tracing.given.plan import NOISY_FIGURES
 from blip_tracing.given.settings import fill_config
 from blip_tracing.meaning.effects import classify
+from blip_tracing.meaning.roles import Known, cell_positions
 from blip_tracing.telling.methods import methods_of
 from blip_tracing.telling.story import tell
 from blip_tracing.telling.told import Run, Story
 from blip_tracing.telling.words import CORRUPTED_RUN, NOTHING_RESTORED
 from blip_tracing.vocabulary.experiment import BASE, Experiment, described
+from blip_tracing.vocabulary.views import figure_names
 
 NAME, TITLE, EXAMPLE = "taking_away", "Taking away", "ball_kite"
 THIRD = {NAME: (BASE, NOISY)}
@@ -119,13 +120,16 @@ def test_what_takes_away_enough_counts_in_normalised_averages(asked: Experiment)
         {
             "example": ["much", "little", "the wrong way"],
             "position": 0,
+            "site": asked.sites[0],
+            "layer": 0,
             "total_effect": [-0.6, -0.01, 0.6],
             "direction": asked.direction,
         }
     )
-    roles = cells[["example", "position"]].assign(token_role="noun")
+    roles = cells[["example", "position"]].assign(token_role="noun", differs=False)
+    positions = cell_positions(asked, cells, Known(roles))
     told: dict[str, Any] = {"picture": "a.png", "group": "a kind", "included": True}
-    counted = classify(cells, roles, cells[["example"]].assign(**told), 0.05)
+    counted = classify(cells, positions, cells[["example"]].assign(**told), asked, 0.05)
     assert counted["below_threshold"].tolist() == [False, True, True]
 
 
@@ -186,7 +190,7 @@ def test_its_figures_for_print_are_drawn(run: Run, story: Story, width: float) -
         *(f"{NAME}_{site}_{EXAMPLE}" for site in sites),
     }
     for journal_figure in drawn:
-        figure = journal_figure.draw(width).draw()
+        figure = figure_of(journal_figure.draw(width))
         try:
             figure.draw_without_rendering()
             check_texts(figure)
@@ -211,9 +215,9 @@ def test_its_notebook_runs(run: Run, asked: Experiment, folder: Path, tmp_path: 
     text = page.read_text(encoding="utf-8")
     assert f"<title>{TITLE}</title>" in text
     assert CORRUPTED_RUN in text
-    assert {file.stem for file in (tmp_path / "figures").glob("*.png")} == {
-        f"{kind}_{site}_{EXAMPLE}" for kind in NOISY_FIGURES for site in asked.sites
-    }
+    assert {file.stem for file in (tmp_path / "figures").glob("*.png")} == set(
+        figure_names(asked, EXAMPLE)
+    )
 
 
 def test_its_supplement_is_written(run: Run, story: Story) -> None:

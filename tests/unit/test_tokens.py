@@ -8,7 +8,14 @@ from project import BLIP_FILES, ROOT
 from tokenizers import Tokenizer
 
 from blip_tracing.errors import InputError
-from blip_tracing.given.tokens import answer_token_id, load_tokenizer, tokenize, unknown_words
+from blip_tracing.given.tokens import (
+    answer_name,
+    answer_token_id,
+    answer_token_ids,
+    load_tokenizer,
+    tokenize,
+    unknown_words,
+)
 
 MINIATURE = ROOT / "resources/miniature/checkpoint"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -56,14 +63,39 @@ def test_an_answer_is_one_known_token(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("answer", "tokens"),
     [
-        ("reddish", "'reddish' is 2 tokens (red ##dish); an answer is one token"),
-        ("okapi", "'okapi' is not a word that the tokenizer knows"),
-        ("", "'' is 0 tokens (); an answer is one token"),
+        ("Red", ["red"]),
+        ("reddish", ["red", "##dish"]),
+        ("red  shirt", ["red", "shirt"]),
+        ("the reddish shirt", ["the", "red", "##dish", "shirt"]),
     ],
 )
-def test_any_other_answer_is_refused(tokenizer: Tokenizer, answer: str, message: str) -> None:
+def test_an_answer_of_several_tokens_is_all_of_them(
+    tokenizer: Tokenizer, answer: str, tokens: list[str]
+) -> None:
+    ids = answer_token_ids(tokenizer, answer)
+    assert ids == [WORDS.index(token) for token in tokens]
+    assert answer_name(tokenizer, ids) == " ".join(answer.lower().split())
+
+
+@pytest.mark.parametrize("answer", ["okapi", "red okapi", " ", "\u200b"])
+def test_an_answer_without_a_known_word_is_refused(tokenizer: Tokenizer, answer: str) -> None:
+    with pytest.raises(InputError, match=r"not a word that the tokenizer knows|has no word"):
+        answer_token_ids(tokenizer, answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("reddish", "'reddish' is 2 tokens (red ##dish), not one"),
+        ("red okapi", "'okapi' is not a word that the tokenizer knows"),
+        ("", "'' has no word"),
+    ],
+)
+def test_what_is_to_be_one_token_and_is_not_is_refused(
+    tokenizer: Tokenizer, answer: str, message: str
+) -> None:
     with pytest.raises(InputError) as refused:
         answer_token_id(tokenizer, answer)
     assert str(refused.value) == message

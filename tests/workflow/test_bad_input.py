@@ -1,17 +1,24 @@
 """Bad input ends in one line before any job starts, and what was computed stays."""
 
+import inspect
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from project import copy_project, run, snakemake
+import yaml
+from project import ROOT, copy_project, run, snakemake
+from refusals import refusal
 from safetensors.numpy import load_file, save_file
 
+from blip_tracing.given.plan import Plan
+from blip_tracing.given.planning import Known, check_config_file, check_named_files, read_inputs
+from blip_tracing.meaning.replication.published import check_run, read_published
 from blip_tracing.vocabulary.sites import SITES
 
 pytestmark = pytest.mark.workflow
@@ -39,59 +46,107 @@ def project(clean):
         shutil.rmtree(clean / folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    ("path", "old", "new", "message"),
-    [
-        (CONFIG, "  name: resources", "  nam: resources", "model.nam is not a known key"),
-        (CONFIG, f"  {LAYERS}\n", "", "model.layers is missing"),
-        (CONFIG, "draws: 10", "draws: ten", f"{CORRUPT}.draws: 'ten' is text"),
-        (CONFIG, "[0.1,", "[-0.1,", f"{CORRUPT}.levels[0]: -0.1 is less than the minimum of 0"),
-        (CONFIG, f"[{SITE}]", "[zebra]", "experiments.patching.sites[0]: 'zebra' is unknown"),
-        (CONFIG, "encoder: 6", "encoder: 7", "model.layers.encoder is 7, but"),
-        (CONFIG, "vision: 3", "vision: 4", "model.layers.vision is 4, but"),
-        (CONFIG, LAYERS, "layers: 6", "model.layers: is of the first version: write layers: {enc"),
-        (CONFIG, "\nruns:", "\ntracing: {samples: 3}\nruns:", "tracing: is of the first version: "),
-        (CONFIG, "donor: source", "donor: base", "experiments.patching: 'base' is both receiver"),
-        (CONFIG, "donor: source", "donor: sorce", "is not a run; did you mean source?"),
-        (CONFIG, "  patching:", "  summary:", "experiments.summary: is another table's or page's"),
-        (CONFIG, "examples.tsv", "exmples.tsv", "config/exmples.tsv: there is no such file"),
-        (CONFIG, "miniature/checkpoint", "miniature/chekpoint", "there is no directory"),
-        (CONFIG, "  layers:", "\tlayers:", "config.yaml, line 10: is not YAML (found char"),
-        (
-            CONFIG,
-            "device: auto",
-            "device: cpu\ndevice: cuda",
-            "device is given twice; keep it once",
-        ),
-        (SHEET, "ball_kite\t", "animal_shirt\t", "row 3 (example 'animal_shirt'), example:"),
-        (SHEET, "what is the color of the ball", " ", "base_question: is empty"),
-        (SHEET, "what is the color of the ball", "what " * 99, "has 101 tokens, the model reads"),
-        (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
-        (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for wildcards"),
-        (SHEET, "resources/miniature/images/animal_shirt.png", "http://[::1", "is no address"),
-        (SHEET, "resources/miniature/images/animal_shirt.png", "/dev/zero", "it is a device, not"),
-        (CONFIG, "config/examples.tsv", "/dev/zero", "it is a device, not a file"),
-        (CONFIG, "  name: res", "  name: a{b}/res", "takes { and } in a path for wildcards"),
-        (
-            CONFIG,
-            "\nreport:",
-            "\npublished: README.md\nreport:",
-            "README.md: cannot be read as",
-        ),
-        (CONFIG, "seed: 0", f"seed: {10**20}", "is more than the maximum of 92233720368547758"),
-        (CONFIG, "[0.1, 0.5,", "[0.1, 1.0000000001,", "has more than the 9 digits that tables"),
-    ],
-)
-def test_one_line_names_the_thing_and_no_job_starts(project, path, old, new, message):
-    text = (project / path).read_text()
-    assert old in text
-    (project / path).write_text(text.replace(old, new, 1))
+def line_of_a_run(project: Path) -> str:
+    """The one line with which Snakemake ends; no job has started."""
     done = snakemake(project)
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow")]
     assert len(lines) == 1, done.stdout
-    assert message in lines[0]
     assert not (project / "results").exists()
+    return lines[0]
+
+
+def line_of_the_plan(project: Path) -> str:
+    """The same, read as the rule files read it, without the seconds that Snakemake takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        return refusal(plan)
+
+
+def plan() -> None:
+    """Read what is given in this folder and plan the run, as `rules/common.smk` does."""
+    check_config_file(CONFIG)
+    config = yaml.safe_load(Path(CONFIG).read_text())
+    sheet: Any = read_inputs(config, [CONFIG])
+    check_named_files(config, sheet)
+    plan = Plan(config, sheet.to_dict("records"), Known)
+    if config["published"]:
+        published = read_published(config["published"])
+        check_run(published, config["published"], plan.examples, plan.experiments)
+
+
+def test_the_plan_here_makes_the_checks_of_the_rule_files() -> None:
+    """Save those of the command line, of the machine and of the page that a run has made."""
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    called = set(re.findall(r"\b((?:check|read)_\w+)\(", rules))
+    here = set(re.findall(r"\b((?:check|read)_\w+)\(", inspect.getsource(plan)))
+    assert called - here == {"read_overrides", "check_device", "check_clock"}
+
+
+FAULTS = [
+    (CONFIG, "  name: resources", "  nam: resources", "model.nam is not a known key"),
+    (CONFIG, f"  {LAYERS}\n", "", "model.layers is missing"),
+    (CONFIG, "draws: 10", "draws: ten", f"{CORRUPT}.draws: 'ten' is text"),
+    (CONFIG, "[0.1,", "[-0.1,", f"{CORRUPT}.levels[0]: -0.1 is less than the minimum of 0"),
+    (CONFIG, f"[{SITE}]", "[zebra]", "experiments.patching.sites[0]: 'zebra' is unknown"),
+    (CONFIG, "encoder: 6", "encoder: 7", "model.layers.encoder is 7, but"),
+    (CONFIG, "vision: 3", "vision: 4", "model.layers.vision is 4, but"),
+    (CONFIG, LAYERS, "layers: 6", "model.layers: is of the first version: write layers: {enc"),
+    (CONFIG, "\nruns:", "\ntracing: {samples: 3}\nruns:", "tracing: is of the first version: "),
+    (CONFIG, "donor: source", "donor: base", "experiments.patching: 'base' is both receiver"),
+    (CONFIG, "donor: source", "donor: sorce", "is not a run; did you mean source?"),
+    (CONFIG, "  patching:", "  summary:", "experiments.summary: is another table's or page's"),
+    (CONFIG, "examples.tsv", "exmples.tsv", "config/exmples.tsv: there is no such file"),
+    (CONFIG, "miniature/checkpoint", "miniature/chekpoint", "there is no directory"),
+    (CONFIG, "  layers:", "\tlayers:", "config.yaml, line 10: is not YAML (found char"),
+    (
+        CONFIG,
+        "device: auto",
+        "device: cpu\ndevice: cuda",
+        "device is given twice; keep it once",
+    ),
+    (SHEET, "ball_kite\t", "animal_shirt\t", "row 3 (example 'animal_shirt'), example:"),
+    (SHEET, "what is the color of the ball", " ", "base_question: is empty"),
+    (SHEET, "what is the color of the ball", "what " * 99, "has 101 tokens, the model reads"),
+    (SHEET, "images/animal_shirt.png", "scenes.py", "is no picture"),
+    (SHEET, "images/animal_shirt.png", "a{b}.png", "takes { and } in a path for wildcards"),
+    (SHEET, "resources/miniature/images/animal_shirt.png", "http://[::1", "is no address"),
+    (SHEET, "resources/miniature/images/animal_shirt.png", "/dev/zero", "it is a device, not"),
+    (CONFIG, "config/examples.tsv", "/dev/zero", "it is a device, not a file"),
+    (CONFIG, "  name: res", "  name: a{b}/res", "takes { and } in a path for wildcards"),
+    (
+        CONFIG,
+        "\nreport:",
+        "\npublished: README.md\nreport:",
+        "README.md: cannot be read as",
+    ),
+    (CONFIG, "seed: 0", f"seed: {10**20}", "is more than the maximum of 92233720368547758"),
+    (CONFIG, "[0.1, 0.5,", "[0.1, 1.0000000001,", "has more than the 9 digits that tables"),
+]
+# One of each kind: of a key, a file, the sheet, what the sheet names, and what is published.
+KINDS = (
+    "model.nam is not a known key", "is not YAML (found char", "row 3 (example 'animal_shirt')",
+    "is no picture", "README.md: cannot be read as",
+)  # fmt: skip
+
+
+def make_fault(project: Path, path: str, old: str, new: str) -> None:
+    text = (project / path).read_text()
+    assert old in text
+    (project / path).write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("path", "old", "new", "message"), FAULTS)
+def test_one_line_names_the_thing(project, path, old, new, message):
+    make_fault(project, path, old, new)
+    assert message in line_of_the_plan(project)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_ends_with_the_line_and_no_job_starts(project, kind):
+    (fault,) = [fault for fault in FAULTS if kind in fault[-1]]
+    make_fault(project, *fault[:-1])
+    assert line_of_a_run(project) == line_of_the_plan(project)
 
 
 @pytest.mark.parametrize("content", ["- model\n", "model: {name: x\n"])
@@ -248,14 +303,16 @@ def test_a_sheet_as_a_spreadsheet_saves_it_is_planned(project):
     assert "Traceback" not in done.stdout
 
 
-def test_an_answer_that_is_several_tokens_is_refused(project):
+def test_an_answer_with_a_word_that_the_tokenizer_lacks_is_refused(project):
     (project / SHEET).write_text(
         "example\timage\tbase_question\tsource_question\tbase_answer\n"
-        f"{ROW}\twhat is the color of the shirt\tred brown\n"
+        f"{ROW}\twhat is the color of the shirt\tred zyx\n"
     )
     done = snakemake(project)
     assert done.returncode == 1
-    assert "row 2 (example 'animal_shirt'), base_answer: 'red brown' is 2 tokens" in done.stdout
+    assert (
+        "row 2 (example 'animal_shirt'), base_answer: 'zyx' is not a word that the tokenizer knows"
+    ) in done.stdout
 
 
 def test_pairs_of_different_lengths_are_refused_unless_nothing_is_patched(project):
@@ -425,12 +482,14 @@ def use_checkpoint(project: Path, path: Path) -> None:
 def test_a_checkpoint_that_would_run_wrongly_is_one_line(project, tmp_path, harm, message):
     folder = shutil.copytree(project / MINIATURE, tmp_path / "checkpoint")
     use_checkpoint(project, harm(folder) or folder)
-    done = snakemake(project)
-    assert done.returncode == 1
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow")]
-    assert len(lines) == 1, done.stdout
-    assert message in lines[0]
-    assert not (project / "results").exists()
+    assert message in line_of_the_plan(project)
+
+
+def test_a_run_of_such_a_checkpoint_ends_with_the_line(project, tmp_path):
+    folder = shutil.copytree(project / MINIATURE, tmp_path / "checkpoint")
+    lose_a_tensor(folder)
+    use_checkpoint(project, folder)
+    assert line_of_a_run(project) == line_of_the_plan(project)
 
 
 def test_weights_that_are_not_finite_stop_the_first_job_in_one_line(project, tmp_path):

@@ -282,18 +282,18 @@ def test_the_page_of_the_default_run_is_light(default_run: Path) -> None:
 def test_a_run_ends_with_a_line_that_says_where_the_reports_are(finished: Path) -> None:
     for nothing_done in ((), ("--dry-run",), ("--lint",)):
         assert "Reports:" not in run(finished, *nothing_done)
+    quick = ("results/tables/tokens.csv", "--forcerun", "collect_table")
     index = finished / "reports/index.html"
     index.unlink(missing_ok=True)
-    (finished / "results/tables/summary.csv").unlink()
     # A table alone was asked for.
-    assert "Reports:" not in run(finished, "results/tables/summary.csv")
+    assert "Reports:" not in run(finished, *quick)
     index.write_text("<ul class='other'><li>no finding</li></ul>")
-    assert "Reports:" not in run(finished, "--dry-run", "--forcerun", "render_runtime")
-    printed = run(finished, "--forcerun", "render_runtime").splitlines()
+    assert "Reports:" not in run(finished, "--dry-run", *quick)
+    printed = run(finished, *quick).splitlines()
     assert not [line for line in printed if line.startswith("Found:")]
     page = '<ul class="findings">\n  <li>p(“a &amp; <b>b</b>”) is\n  0.5.</li>\n<li>More.</li></ul>'
     index.write_text(page)
-    printed = run(finished, "--forcerun", "render_runtime").splitlines()
+    printed = run(finished, *quick).splitlines()
     assert printed.count(LAST_LINE) == 1
     # What was found, and where.
     assert printed[printed.index(LAST_LINE) - 1] == "Found: p(“a & b”) is 0.5."
@@ -313,7 +313,11 @@ def test_the_page_says_which_jobs_are_not_counted(finished: Path) -> None:
 @pytest.mark.workflow
 def test_a_job_is_told_in_its_message_and_without_lists_of_files(finished: Path) -> None:
     printed = run(finished, "--forcerun", "render_runtime")
-    assert ": the reports and tables are there\n" in printed
+    first, runtime, reports, *found_and_logs = printed.strip().splitlines()
+    assert first.startswith("Using workflow specific profile")
+    assert runtime.endswith("  0 of 2 done, now rendering the report of what the jobs took")
+    assert reports.endswith("  1 of 2 done, now the reports and tables are there")
+    assert len(found_and_logs) == 4
     for aside in ("Reason:", "Host:", "    input: ", "    output: "):
         assert aside not in printed
     # A dry run still counts the jobs, and gives the reasons where it is asked for them.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from make_study import make_study
-from project import ROOT, copy_project, edit_config
+from project import ROOT, copy_project, edit_config, keep_examples
 
 from blip_tracing.errors import InputError
 from blip_tracing.given.places import found
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.workflow
 TABLES = "results/tables/patching.csv"
 SMALL = {"levels: [0.1, 0.5, 1, 2, 5, 10, 20]": "levels: [2]", "draws: 10": "draws: 1",
          "primary_level: 5": "primary_level: 2",
-         "resamples: 2000": "resamples: 100"}  # fmt: skip
+         "resamples: 2000": "resamples: 100", "  examples: 4": "  examples: 1"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,11 @@ def workflow(tmp_path_factory):
 
 @pytest.fixture
 def study(tmp_path):
-    """A study with few draws, in a folder with a blank and letters that are not ASCII."""
+    """A small study, in a folder with a blank and letters that are not ASCII."""
     folder = tmp_path / "my study ñ"
     make_study(folder)
     edit_config(folder, SMALL)
+    keep_examples(folder, 2)
     return folder
 
 
@@ -100,7 +101,7 @@ def test_a_study_uses_the_workflow_as_a_module_and_overrides_a_rule(workflow, st
     before = content(workflow)
     snakefile = study / "Snakefile"
     snakefile.write_text(MODULE.format(snakefile=str(workflow / "workflow/Snakefile")))
-    printed = snakemake_in(study)
+    printed = snakemake_in(study, "--until", "tell_story")
     assert (study / TABLES).is_file()
     assert (study / "reports/index.html").is_file()
     assert "measured my own way" in printed

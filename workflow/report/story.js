@@ -8,6 +8,18 @@ const STEPS = 20;
 const titles = new WeakMap();
 let measure = "value";
 
+// Of a map the layer stands at the foot and the row's name before it; over a picture, a table is a
+// layer, and a cell the region at its place.
+function whereOf(cell) {
+  const row = cell.parentElement;
+  const table = cell.closest("table");
+  if (table.dataset.layer) {
+    const region = `row ${row.sectionRowIndex + 1}, column ${cell.cellIndex + 1} of the picture`;
+    return `layer ${table.dataset.layer}, ${region}`;
+  }
+  return `layer ${table.tFoot.rows[0].cells[cell.cellIndex].textContent}, ${row.cells[0].textContent}`;
+}
+
 // A cell's title, with its row and column, becomes its name for reader software: the browser would
 // show the title a second time.
 function wordsOf(cell) {
@@ -18,12 +30,10 @@ function wordsOf(cell) {
   let words = titles.get(cell);
   const table = cell.closest("table");
   if (words && table) {
-    const layer = table.tFoot.rows[0].cells[cell.cellIndex].textContent;
     const [value, ...details] = words.split("\n");
     const name = nameOf(cell.closest("[data-measure]"));
     const shown = measure === "value" ? value : signed(otherOf(cell));
-    const place = `layer ${layer}, ${cell.parentElement.cells[0].textContent}`;
-    words = [place, `${name}: ${shown}`, ...details].join("\n");
+    words = [whereOf(cell), `${name}: ${shown}`, ...details].join("\n");
   }
   if (words) cell.setAttribute("aria-label", words);
   return words;
@@ -43,7 +53,8 @@ function otherOf(cell) {
 }
 function placeOf(cell) {
   const row = cell.parentElement;
-  return row.sectionRowIndex * (row.cells.length - 1) + cell.cellIndex - 1;
+  const names = row.querySelectorAll("th").length;
+  return row.sectionRowIndex * (row.cells.length - names) + cell.cellIndex - names;
 }
 function signed(number) {
   return Number.isNaN(number) ? "" : `${number > 0 ? "+" : ""}${number}`.replace("-", "−");
@@ -72,7 +83,7 @@ function show(table) {
 }
 document.querySelector(".switch")?.addEventListener("change", ({ target }) => {
   measure = target.value;
-  document.querySelectorAll(".map table").forEach(show);
+  document.querySelectorAll("table[role=grid]").forEach(show);
   for (const group of document.querySelectorAll("[data-measure]")) {
     group.querySelector(".key .measure").textContent = nameOf(group);
     const [low, , high] = group.querySelector(".key .ends").children;
@@ -85,7 +96,8 @@ document.querySelector(".switch")?.addEventListener("change", ({ target }) => {
 
 for (const group of document.querySelectorAll("section.group")) {
   const maps = [...group.querySelectorAll(":scope > .maps > .at")];
-  if (maps.length < 2) continue;
+  // Maps of sites, side by side, have no level.
+  if (maps.length < 2 || !("level" in maps[0].dataset)) continue;
   const label = document.createElement("label");
   label.className = "slider";
   const input = document.createElement("input");

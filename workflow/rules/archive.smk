@@ -25,7 +25,7 @@ def local_checkpoint():
 
 def given_files():
     """What was given to the run, by names in the archive, and what has none there."""
-    pictures = {row["image"]: None for row in PLAN.rows if not is_url(row["image"])}
+    pictures = [image for image in PLAN.checksums if image and not is_url(image)]
     published = [config["published"]] if config["published"] else []
     return named([config["examples"], *published, *local_checkpoint(), *pictures])
 

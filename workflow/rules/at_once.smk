@@ -26,6 +26,7 @@ rule measure_at_once:
         runtime=growing(60),
     params:
         images=lambda wildcards: picture_contents(PLAN.picture_shards["0000"]),
+        keep_pixels=PLAN.keeps_pixels,
         rows=PLAN.shards["0000"],
         null=PLAN.null_of("0000"),
         null_pictures={name: PLAN.null_pictures(name, "0000") for name in PLAN.experiments},
@@ -33,7 +34,7 @@ rule measure_at_once:
         experiments={
             name: PLAN.asked(name, part) for name, parts in PLAN.parts.items() for part in parts
         },
-        layers=list(range(config["model"]["layers"]["encoder"])),
+        layers={name: part.layers for name, parts in PLAN.parts.items() for part in parts.values()},
         metrics=config["metrics"],
         files=AT_ONCE,
         model=model_for("measure_at_once.py"),

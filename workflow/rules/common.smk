@@ -27,12 +27,17 @@ from blip_tracing.given.planning import (
 )
 from blip_tracing.machinery.lock import begin_run, stop_when_over
 from blip_tracing.machinery.staleness import code_digest
+from blip_tracing.machinery.terminal import shorten
 from blip_tracing.vocabulary.experiment import described
 
 DEFAULT_CONFIG = "config/config.yaml"
 
 # Snakemake writes a log of its own, each line of which would show a traceback on a full disk.
 logging.raiseExceptions = False
+
+# A line a job. What a cluster's job says of itself is for its own log.
+if workflow.is_main_process:
+    shorten(logger, lambda: workflow.dryrun)
 
 # A job that waited in a cluster's queue while its run was killed. Here and not in its script:
 # Snakemake deletes a job's outputs, which may be the next run's by now, before it starts the script.

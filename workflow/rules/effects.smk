@@ -38,6 +38,7 @@ rule measure_effects:
         examples=lambda wildcards: PLAN.described_examples(wildcards.shard),
         primary=PLAN.primary_levels,
         roles=config["effects"]["roles"],
+        boxes=PLAN.boxes,
         rules=PLAN.effect_rules,
         code=code_of("measure_effects.py"),
     message:
@@ -92,7 +93,7 @@ rule summarize_effects:
         n=len(PLAN.examples),
         experiments={name: described(asked) for name, asked in PLAN.experiments.items()},
         primary=PLAN.primary_levels,
-        pictures={row["example"]: row["image"] for row in PLAN.rows},
+        pictures=PLAN.units,
         runs=[described(run) for run in PLAN.averaged_runs],
         rules=PLAN.effect_rules,
         code=code_of("summarize_effects.py"),

@@ -32,8 +32,8 @@ rule fetch_image:
     conda:
         "../../envs/tables.yaml"
     params:
-        url=lambda wildcards: PLAN.remote_pictures[wildcards.picture]["image"],
-        sha256=lambda wildcards: PLAN.remote_pictures[wildcards.picture]["image_sha256"],
+        url=lambda wildcards: PLAN.remote_pictures[wildcards.picture],
+        sha256=lambda wildcards: PLAN.checksums[PLAN.remote_pictures[wildcards.picture]],
     message:
         "fetching {params.url}"
     script:

@@ -8,7 +8,7 @@ rule intervene:
             wildcards.shard, "safetensors", wildcards.experiment
         ),
         states=lambda wildcards: PLAN.clean_files(wildcards.shard, "states"),
-        tokens=lambda wildcards: PLAN.clean_files(wildcards.shard, "tokens"),
+        tokens=lambda wildcards: PLAN.token_files(wildcards.shard, wildcards.experiment),
         runs=lambda wildcards: PLAN.clean_files(wildcards.shard, "runs"),
         facts=lambda wildcards: PLAN.clean_facts(wildcards.shard, wildcards.experiment),
     output:

@@ -2,15 +2,29 @@
 # this Snakemake's own report shows (`snakemake --report report.zip`) is marked here too.
 
 
+from blip_tracing.vocabulary.experiment import BY_ROLE
+from blip_tracing.meaning.roles import role_names
+from blip_tracing.vocabulary.views import is_drawn_over_picture
+
+
 # The report's first page.
 report: "../report/workflow.rst"
 
 
 SHOWN = [row["example"] for row in PLAN.shown]
 SHOWN_PICTURES = {row["example"]: picture_path(row["image"]) for row in PLAN.shown}
+SHOWN_SOURCES = {
+    row["example"]: picture_path(row["source_image"])
+    for row in PLAN.shown
+    if row.get("source_image")
+}
 # Of these pictures: as inputs, and the facts that say which pictures were answered about.
-SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown]
+SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown] + [
+    picture_input(row["source_image"]) for row in PLAN.shown if row.get("source_image")
+]
 SHOWN_PICTURE_FACTS = PLAN.picture_facts(PLAN.shown)
+BOXES = list(dict.fromkeys(row.get("boxes", "") for row in PLAN.rows))
+ROLE_NAMES = dict(role_names(config["effects"]["roles"], BOXES))
 PARAMETERS = {
     "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
     "replication": {
@@ -22,20 +36,32 @@ PARAMETERS = {
             "examples": SHOWN,
             "draws_at": config["report"]["draws_at"],
             "experiment": described(asked),
+            **(
+                {"pictures": SHOWN_PICTURES, "source_pictures": SHOWN_SOURCES}
+                if any(is_drawn_over_picture(asked, site) for site in asked.sites)
+                else {}
+            ),
+            # By which positions that are put in together are numbered.
+            **({"roles": ROLE_NAMES} if asked.positions == BY_ROLE else {}),
         }
         for name, asked in PLAN.experiments.items()
     },
 }
 
 
+# The pages that show pictures.
+PICTURED = [page for page, given in PARAMETERS.items() if "pictures" in given]
+
+
 rule render:
     input:
         notebook=notebook_of,
         template=own("report/notebook.html.j2"),
+        shown=own("report/shown.html.j2"),
         tables=lambda wildcards: map(PLAN.table, PLAN.pages[wildcards.page].tables),
         facts=lambda wildcards: PLAN.facts(PLAN.pages[wildcards.page].tables),
-        pictures=lambda wildcards: SHOWN_PICTURE_FILES if wildcards.page == "baseline" else [],
-        picture_facts=lambda wildcards: SHOWN_PICTURE_FACTS if wildcards.page == "baseline" else [],
+        pictures=lambda wildcards: SHOWN_PICTURE_FILES if wildcards.page in PICTURED else [],
+        picture_facts=lambda wildcards: SHOWN_PICTURE_FACTS if wildcards.page in PICTURED else [],
     output:
         notebook="reports/{page}.ipynb",
         page=report(

@@ -19,6 +19,7 @@ rule encode_images:
         runtime=growing(30),
     params:
         images=lambda wildcards: picture_contents(PLAN.picture_shards[wildcards.shard]),
+        keep_pixels=PLAN.keeps_pixels,
         model=model_for("encode_images.py"),
         place=place_of_model,
     message:
@@ -58,11 +59,11 @@ rule run_corrupted:
         model="results/model.json",
         images=lambda wildcards: PLAN.picture_files(wildcards.shard, "safetensors"),
         states=["results/clean/{shard}.safetensors"],
-        tokens=["results/tokens/{shard}.csv"],
+        tokens=lambda wildcards: PLAN.corrupted_token_files(wildcards.shard, wildcards.run),
         runs=["results/runs/clean/{shard}.parquet"],
         facts=lambda wildcards: [
             *PLAN.picture_files(wildcards.shard, "json"),
-            f"results/clean/{wildcards.shard}.json",
+            *PLAN.corrupted_token_files(wildcards.shard, wildcards.run, "facts"),
         ],
     output:
         table="results/runs/{run}/{shard}.parquet",

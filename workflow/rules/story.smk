@@ -7,6 +7,8 @@ STORY_PARAMS = {
     "config_files": [os.path.relpath(path) for path in workflow.overwrite_configfiles],
     "overrides": OVERRIDES,
     "pictures": SHOWN_PICTURES,
+    "source_pictures": SHOWN_SOURCES,
+    "boxes": BOXES,
 }
 
 

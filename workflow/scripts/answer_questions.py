@@ -5,21 +5,29 @@ the questions' tokens, and the clean states and logits from which every interven
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
 
-from blip_tracing.engine.clean_runs import logits_of, states_of
+from blip_tracing.engine.clean_runs import answer_of, logits_of, padded, states_of
 from blip_tracing.engine.scores import Judge, check_finite
-from blip_tracing.given.tokens import UNKNOWN, answer_token_id, load_tokenizer, token_name, tokenize
+from blip_tracing.given.pictures import picture_of, pictures_of
+from blip_tracing.given.tokens import (
+    UNKNOWN,
+    answer_name,
+    answer_token_ids,
+    load_tokenizer,
+    token_name,
+    tokenize,
+)
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import write_table
 from blip_tracing.machinery.tensors import read_image, write_tensors
-from blip_tracing.models.family import Pictures, TracedModel
+from blip_tracing.models.family import Outcome, Pictures, RunStates, TracedModel
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import PICTURE_ONLY, QUESTIONS
 
@@ -41,15 +49,24 @@ class CleanOutput:
 class Answered:
     """One question's clean run.
 
-    question: base, source or picture_only; text: its words; tokens: one row a position; states:
-    (L + 1, T, D); logits: (V,) of the first answer token.
+    question: base, source or picture_only; text: its words; tokens: one row a position; run: of one
+    example and variant.
     """
 
     question: str
     text: str
     tokens: pd.DataFrame
-    states: torch.Tensor
-    logits: torch.Tensor
+    run: RunStates
+
+    @property
+    def states(self) -> torch.Tensor:
+        """Between the blocks of the question encoder: (L + 1, T, D)."""
+        return self.run.stream[:, 0, 0]
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Of the first answer token: (V,)."""
+        return self.run.outcome.logits[0, 0]
 
 
 def answer(
@@ -58,9 +75,7 @@ def answer(
     """Run one question about one picture."""
     tokens = list_tokens(tokenizer, text)
     inputs = model.embed(torch.tensor([tokens["token_id"].tolist()]))
-    run = model.run(inputs[:, None], pictures)
-    assert run.logits is not None
-    return Answered(question, text, tokens, run.stream[:, 0, 0], run.logits[0, 0])
+    return Answered(question, text, tokens, model.run(inputs[:, None], pictures))
 
 
 def list_tokens(tokenizer: Tokenizer, text: str) -> pd.DataFrame:
@@ -87,51 +102,72 @@ def rank_answers(tokenizer: Tokenizer, answered: Answered) -> pd.DataFrame:
     )
 
 
+def follow(tokenizer: Tokenizer, pair: Sequence[Answered], given: Sequence[str]) -> list[list[int]]:
+    """The token ids of the answers that are followed: the sheet's, else the model's own first."""
+    return [
+        answer_token_ids(tokenizer, words) if words else [int(answered.logits.argmax())]
+        for answered, words in zip(pair, given, strict=True)
+    ]
+
+
+def whole_answers(model: TracedModel, runs: Sequence[Answered], answers: torch.Tensor) -> Outcome:
+    """What runs of one example answer, with what the further tokens of answers (1, K, A) get.
+
+    logits: (1, runs, V).
+    """
+    found = []
+    for answered in runs:
+        run = replace(answered.run, answers=answers)
+        found.append(model.answer(run) if run.whole_answers else run.outcome)
+    rest = [outcome.rest for outcome in found if outcome.rest is not None]
+    return Outcome(
+        torch.cat([outcome.logits for outcome in found], dim=1),
+        torch.cat(rest, dim=1) if rest else None,
+    )
+
+
 def score_runs(
+    model: TracedModel,
     tokenizer: Tokenizer,
-    pair: Sequence[Answered],
-    alone: Answered,
-    given: Sequence[str],
+    runs: Sequence[Answered],
+    followed: Sequence[Sequence[int]],
     metrics: Sequence[str],
 ) -> pd.DataFrame:
-    """How the runs of the pair, and of the picture alone, score both answers.
+    """How the runs of the pair, and of the picture alone, score the answers that are followed.
 
-    The answers are those of the sheet, else the model's own to the pair's questions. The picture
-    alone, whose scores are to be held against a base question's, has that one's beside them.
+    The picture alone, whose scores are to be held against a base question's, has that one's beside
+    them.
     """
-    ids = [
-        answer_token_id(tokenizer, word) if word else int(answered.logits.argmax())
-        for answered, word in zip(pair, given, strict=True)
-    ]
-    base, source = (answered.logits for answered in pair)
-    judge = Judge(metrics, torch.tensor([ids]), [""])
-    logits = torch.stack([base, source, alone.logits])[None]
-    scores = judge.score(logits, torch.stack([base, source, base])[None], "clean runs")
-    ids = [*ids, ids[0]]
+    answers = padded(followed)[None]
+    found = whole_answers(model, runs, answers)
+    target = found.each(lambda part: part[:, [0, 1, 0]])
+    scores = Judge(metrics, answers, [""]).score(found, target, "clean runs")
+    beside = [*followed, followed[0]]
     return pd.DataFrame(
         {
-            "run": [answered.question for answered in (*pair, alone)],
-            "question": [*(answered.question for answered in pair), ""],
-            "text": [answered.text for answered in (*pair, alone)],
-            "answer": [token_name(tokenizer, token_id) for token_id in ids],
-            "answer_id": ids,
+            "run": [answered.question for answered in runs],
+            "question": [*(answered.question for answered in runs[:2]), ""],
+            "text": [answered.text for answered in runs],
+            "answer": [answer_name(tokenizer, ids) for ids in beside],
+            "answer_id": [ids[0] for ids in beside],
             **{name: values[0].numpy() for name, values in scores.columns.items()},
         }
     )
 
 
 def tables_of(
+    model: TracedModel,
     tokenizer: Tokenizer,
     row: Mapping[str, str],
-    pair: Sequence[Answered],
-    alone: Answered,
+    runs: Sequence[Answered],
+    followed: Sequence[Sequence[int]],
     metrics: Sequence[str],
 ) -> dict[str, pd.DataFrame]:
-    """One row's part of the tables `baseline`, `runs` and `tokens`."""
-    given = [row[f"{question}_answer"] for question in QUESTIONS]
+    """One row's part of the tables `baseline`, `runs` and `tokens`; runs: of the pair, and more."""
+    pair = runs[:2]
     tables = {
         "baseline": pd.concat([rank_answers(tokenizer, answered) for answered in pair]),
-        "runs": score_runs(tokenizer, pair, alone, given, metrics),
+        "runs": score_runs(model, tokenizer, runs, followed, metrics),
         "tokens": pd.concat(
             [put_first(answered.tokens, question=answered.question) for answered in pair]
         ),
@@ -163,19 +199,28 @@ def answer_shard(
     tokenizer = load_tokenizer(loaded.checkpoint.directory)
     tables, tensors = [], {}
     for row in rows:
-        image = read_image(images, row["image"], loaded.traced.device)
-        pictures = loaded.traced.read_pictures(image[None])
+        pictures = {
+            name: loaded.traced.read_pictures(read_image(images, name, loaded.traced.device)[None])
+            for name in pictures_of([row])
+        }
         pair = [
-            answer(loaded.traced, pictures, tokenizer, question, row[f"{question}_question"])
+            answer(
+                loaded.traced, pictures[picture_of(row, question)], tokenizer, question,
+                row[f"{question}_question"],
+            )
             for question in QUESTIONS
-        ]
-        alone = answer(loaded.traced, pictures, tokenizer, PICTURE_ONLY, "")
+        ]  # fmt: skip
+        alone = answer(loaded.traced, pictures[row["image"]], tokenizer, PICTURE_ONLY, "")
         for answered in (*pair, alone):
             check_finite(answered.logits[None], [row["example"]], f"{answered.question} question")
-        for answered in pair:
+        given = [row[f"{question}_answer"] for question in QUESTIONS]
+        followed = follow(tokenizer, pair, given)
+        for answered, ids in zip(pair, followed, strict=True):
             tensors[states_of(row["example"], answered.question)] = answered.states
             tensors[logits_of(row["example"], answered.question)] = answered.logits
-        tables.append(tables_of(tokenizer, row, pair, alone, metrics))
+            tensors[answer_of(row["example"], answered.question)] = torch.tensor(ids)
+        runs = [*pair, alone]
+        tables.append(tables_of(loaded.traced, tokenizer, row, runs, followed, metrics))
     paths = {"baseline": output.baseline, "runs": output.runs, "tokens": output.tokens}
     for name, path in paths.items():
         write_table(pd.concat([part[name] for part in tables], ignore_index=True), path)

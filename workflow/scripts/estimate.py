@@ -7,21 +7,16 @@ from typing import Any
 
 import torch
 
-from blip_tracing.given.architecture import Architecture
 from blip_tracing.given.checkpoint import known_directory, read_architecture
-from blip_tracing.given.cost import Cost, costs_of
+from blip_tracing.given.cost import BLIP_BASE, Cost, Lengths, costs_of
 from blip_tracing.given.plan import Plan
-from blip_tracing.given.tokens import load_tokenizer, tokenize
+from blip_tracing.given.tokens import load_tokenizer
+from blip_tracing.vocabulary.experiment import QUESTIONS
 
 SECONDS = 1.5
 ROWS = 810
 # What a job takes to load its libraries, as measured on a CPU; the weights come on top.
 SECONDS_A_JOB = 7.0
-ASSUMED = {
-    "model_type": "blip",
-    "architectures": ["BlipForQuestionAnswering"],
-    "text_config": {"num_attention_heads": 12},
-}
 # Of the floating-point rate of large products, as the engine reaches it (benchmarks/results).
 SHARE = 0.65
 
@@ -39,14 +34,32 @@ def operations_a_second(width: int, inner: int, device: str, dtype: str) -> floa
     return done * 2.0 * ROWS * width * inner / taken
 
 
-def question_tokens(plan: Plan, directory: str) -> tuple[dict[str, int], str]:
-    """Example → tokens of its base question, and how they were counted."""
-    questions = {row["example"]: row["base_question"] for row in plan.rows}
+def lengths_of(plan: Plan, directory: str) -> tuple[dict[str, Lengths], str]:
+    """Example → tokens of its base question and of its longer answer, and how they were counted.
+
+    An answer that is the model's own is one token.
+    """
+    how = ""
     if directory:
         tokenizer = load_tokenizer(directory)
-        return {name: len(tokenize(tokenizer, text)) for name, text in questions.items()}, ""
-    counted = {name: len(text.split()) + 2 for name, text in questions.items()}
-    return counted, "tokens are counted as words, since the tokenizer is not here yet"
+
+        def count(text: str) -> int:
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    else:
+        how = "tokens are counted as words, since the tokenizer is not here yet"
+
+        def count(text: str) -> int:
+            return len(text.split())
+
+    lengths = {
+        row["example"]: Lengths(
+            count(row["base_question"]) + 2,
+            max(1, *(count(row[f"{question}_answer"]) for question in QUESTIONS)),
+            row.get("boxes", "").count("="),
+        )
+        for row in plan.rows
+    }
+    return lengths, how
 
 
 def told(costs: Sequence[Cost], rate: float, where: str, assumed: Sequence[str]) -> str:
@@ -78,9 +91,9 @@ def main(snakemake: Any) -> None:
     if directory and Path(directory).is_dir():
         model = read_architecture(directory)
     else:
-        model = Architecture.from_config(ASSUMED, "BLIP-base")
+        model = BLIP_BASE
         assumed.append("BLIP-base's sizes, since the model is not here yet")
-    tokens, how = question_tokens(plan, directory)
+    lengths, how = lengths_of(plan, directory)
     assumed += [how] if how else []
     gpu = config["device"] != "cpu" and torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
@@ -88,7 +101,7 @@ def main(snakemake: Any) -> None:
         model.text.width, model.text.inner_width, device, config["model"]["dtype"]
     )
     where = torch.cuda.get_device_name() if gpu else "one processor core"
-    print(told(costs_of(plan, model, tokens), rate, where, assumed), flush=True)
+    print(told(costs_of(plan, model, lengths), rate, where, assumed), flush=True)
 
 
 if "snakemake" in globals():

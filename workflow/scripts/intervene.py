@@ -1,11 +1,10 @@
 """Put the donor's states into the receiver's run: an experiment's cells, for a shard."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -14,23 +13,40 @@ from blip_tracing.engine.clean_runs import (
     DONOR_KEYS,
     CleanFiles,
     CleanRuns,
+    Corrupted,
     Null,
     Row,
 )
 from blip_tracing.engine.controls import Control, check_control, tolerance_of
+from blip_tracing.engine.positions import (
+    DECODER_ROLES,
+    SOURCE_TOKEN,
+    TOKEN,
+    Positions,
+    positions_of,
+)
 from blip_tracing.engine.scores import Scores
+from blip_tracing.given.tokens import load_tokenizer, token_name
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import cells_table, sort_rows, write_table
 from blip_tracing.meaning.roles import roles_of
 from blip_tracing.models.loaded import Loaded, open_model
-from blip_tracing.vocabulary.experiment import Experiment, experiment_from
+from blip_tracing.vocabulary.experiment import BY_ROLE, QUESTIONS, Experiment, experiment_from
 from blip_tracing.vocabulary.metrics import columns_of
-from blip_tracing.vocabulary.sites import SITES, places_of
+from blip_tracing.vocabulary.sites import (
+    DECODER,
+    ENCODER,
+    SITES,
+    VISION,
+    Place,
+    Site,
+    places_of,
+)
 from blip_tracing.vocabulary.tables import UNRELATED
 
 # Columns that say which run of the receiver, and where in it, in the order of the tables.
 RUN = ["noise_level", "draw"]
-PLACE = ["layer", "position"]
+PLACE = ["layer", "head", "position"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,8 @@ class Asked:
     """What a job does: an experiment, at the levels that it has here, in some layers.
 
     null_draws: draws, from the first, at which the null is measured too, None for all; dtype: the
-    model's, for what rounding may do to a control.
+    model's, for what rounding may do to a control; roles: tower → its roles, in the order of their
+    numbers.
     """
 
     experiment: Experiment
@@ -46,6 +63,13 @@ class Asked:
     null_draws: int | None
     metrics: list[str]
     dtype: str
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> list[str]:
+        """The columns that say where a cell is; heads are told where a site has them."""
+        heads = any(SITES[site].heads for site in self.experiment.sites)
+        return [name for name in PLACE if heads or name != "head"]
 
     @property
     def variants(self) -> dict[str, list]:
@@ -73,78 +97,121 @@ class CellsOutput:
     facts: str
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a job measured at one site: of its layers in order; positions: what they are called."""
+
+    site: Site
+    layers: list[int]
+    measured: list[Measured]
+    heads: list[int]
+    positions: Positions
+
+    def arrange(self, scores: Sequence[Scores], axes: Mapping[str, list]) -> pd.DataFrame:
+        """A row a cell of the layers' scores, each (G, M, U): M variants are axes after example."""
+        joined = Scores.stack(scores, dim=2)
+        columns = {name: values.numpy() for name, values in joined.columns.items()}
+        units = next(iter(columns.values())).shape[-1]
+        inside = {"head": self.heads} if self.site.heads else {}
+        positions = list(range(units // len(self.heads) if inside else units))
+        rows = cells_table({**axes, "layer": self.layers, **inside, "position": positions}, columns)
+        return rows if inside else rows.assign(head=None)
+
+
 def measure_batch(
     loaded: Loaded, runs: CleanRuns, asked: Asked, batch: Batch
 ) -> list[pd.DataFrame]:
     """The cells of a batch of examples, and the controls beside them."""
-    experiment = asked.experiment
-    names = places_of(experiment.sites, asked.layers)
-    places = {place: f"{site} layer {layer}" for place, ((site, layer), *_) in names.items()}
-    measured = measure(loaded.traced, batch, experiment, places, asked.null_draws, asked.metrics)
-    of_site = {
-        site: [measured[SITES[site].place(layer)] for layer in asked.layers]
+    experiment, model = asked.experiment, loaded.traced
+    layers = {
+        site: [layer for layer in asked.layers if layer < model.layers[SITES[site].tower]]
         for site in experiment.sites
     }
+    names: dict[Place, tuple[str, int]] = {}
+    for site in experiment.sites:
+        for place, ((_, layer), *_) in places_of([site], layers[site], experiment.window).items():
+            names.setdefault(place, (site, layer))
+    called = {place: f"{site} layer {layer}" for place, (site, layer) in names.items()}
+    towers = dict.fromkeys(SITES[site].tower for site in experiment.sites)
+    answers = followed_answers(loaded, experiment, batch)
+    positions = {
+        tower: positions_of(
+            runs,
+            experiment,
+            tower,
+            batch.examples,
+            asked.roles.get(tower, ()),
+            batch.images.shape[1],
+            answers,
+        )
+        for tower in towers
+    }
+    if experiment.positions == BY_ROLE:
+        numbers = {tower: torch.tensor(found.numbers) for tower, found in positions.items()}
+        batch = replace(batch, roles=numbers)
+    measured = measure(model, batch, experiment, called, asked.null_draws, asked.metrics)
+    parts = [
+        Part(
+            SITES[site],
+            layers[site],
+            [measured[SITES[site].place(layer, experiment.window)] for layer in layers[site]],
+            list(experiment.heads or range(model.heads[SITES[site].tower])),
+            positions[SITES[site].tower],
+        )
+        for site in experiment.sites
+        if layers[site]
+    ]
     return [
-        pd.concat([cell_rows(parts, runs, asked, site, batch) for site, parts in of_site.items()]),
-        pd.concat(
-            [control_rows(parts, runs, asked, site, batch) for site, parts in of_site.items()]
-        ),
+        pd.concat([rows(part, runs, asked, batch) for part in parts], ignore_index=True)
+        for rows in (cell_rows, control_rows)
     ]
 
 
-def cell_rows(
-    parts: Sequence[Measured], runs: CleanRuns, asked: Asked, site: str, batch: Batch
-) -> pd.DataFrame:
-    """One site's cells: a row an example, level, draw, layer and position."""
+def cell_rows(part: Part, runs: CleanRuns, asked: Asked, batch: Batch) -> pd.DataFrame:
+    """One site's cells: a row an example, level, draw, layer, head and position."""
     axes = {"example": batch.examples, **asked.variants}
-    rows = arrange([part.cells for part in parts], axes, asked.layers).assign(site=site)
-    experiment = asked.experiment
-    ends = {"token": experiment.receiver.question}
-    if experiment.donor.question != experiment.receiver.question:
-        ends["source_token"] = experiment.donor.question
-    for column, question in ends.items():
-        rows[column] = words_at(runs, batch.examples, question, rows)
-    return rows[["example", "site", *PLACE, *ends, *asked.variants, *columns_of(asked.metrics)]]
+    rows = part.arrange([found.cells for found in part.measured], axes)
+    rows = part.positions.name(rows).assign(site=part.site.name)
+    words = [name for name in (TOKEN, SOURCE_TOKEN) if name in rows]
+    order = ["example", "site", *asked.place, *words, *asked.variants, *columns_of(asked.metrics)]
+    return rows[order].astype({"head": "Int32"} if "head" in asked.place else {})
 
 
-def words_at(
-    runs: CleanRuns, examples: Sequence[str], question: str, rows: pd.DataFrame
-) -> np.ndarray:
-    """The token at each row's position; rows: as many an example, one example after the other."""
-    words = np.array([runs.tokens[example, question] for example in examples])
-    return words[np.repeat(np.arange(len(examples)), len(rows) // len(examples)), rows["position"]]
+def followed_answers(loaded: Loaded, experiment: Experiment, batch: Batch) -> list[list[str]]:
+    """The tokens of each example's followed answer that the decoder reads: all but the last.
+
+    As many of each as of the longest answer of the batch, "" for those that one has not.
+    """
+    followed = batch.answers[:, QUESTIONS.index(experiment.followed)]
+    most = followed.shape[-1] - 1
+    if not most:
+        return [[] for _ in followed]
+    tokenizer = load_tokenizer(loaded.checkpoint.directory)
+    read = [
+        [token_name(tokenizer, token) for token in answer if token >= 0][:-1]
+        for answer in followed.tolist()
+    ]
+    return [[*names, *[""] * (most - len(names))] for names in read]
 
 
-def arrange(
-    scores: Sequence[Scores], axes: Mapping[str, list], layers: Sequence[int]
-) -> pd.DataFrame:
-    """A row a cell of the layers' scores, each (G, M, T): M variants are the axes after example."""
-    joined = Scores.stack(scores, dim=2)
-    columns = {name: values.numpy() for name, values in joined.columns.items()}
-    positions = list(range(next(iter(columns.values())).shape[-1]))
-    return cells_table({**axes, "layer": list(layers), "position": positions}, columns)
-
-
-def control_rows(
-    parts: Sequence[Measured], runs: CleanRuns, asked: Asked, site: str, batch: Batch
-) -> pd.DataFrame:
+def control_rows(part: Part, runs: CleanRuns, asked: Asked, batch: Batch) -> pd.DataFrame:
     """One site's controls, checked, and its null: their part of the table.
 
     Raises MeasurementError when a control misses its outcome by more than rounding explains.
     """
-    variants = asked.variants
+    variants, site = asked.variants, part.site.name
+    kept = part.site.kept and asked.experiment.window == 1
     first = {axis: labels if axis != "draw" else [0] for axis, labels in variants.items()}
     tables = []
-    for name in dict.fromkeys(name for part in parts for name in part.controls):
+    for name in dict.fromkeys(name for found in part.measured for name in found.controls):
         known = [
-            (layer, part.controls[name])
-            for layer, part in zip(asked.layers, parts, strict=True)
-            if name in part.controls
+            (layer, found.controls[name])
+            for layer, found in zip(part.layers, part.measured, strict=True)
+            if name in found.controls
         ]
         control = Control.stack([of_layer for _, of_layer in known], dim=2)
         axes = {"example": batch.examples, **first, "layer": [layer for layer, _ in known]}
-        tolerance = tolerance_of(name, asked.dtype)
+        tolerance = tolerance_of(name, asked.dtype, kept)
         flat = {axis: labels for axis, labels in axes.items() if axis != "draw"}
         if not variants:
             control = Control(control.scores[:, 0], control.difference[:, 0], control.effect[:, 0])
@@ -154,33 +221,33 @@ def control_rows(
         rows = cells_table(axes, {**columns, **told})
         rows = rows.assign(donor=rows["example"], donor_token="", donor_role="")
         tables.append(rows.assign(control=name, tolerance=tolerance))
-    if parts[0].null:
-        tables.append(null_rows(parts, runs, asked, batch).assign(control=UNRELATED))
+    if part.measured[0].null:
+        tables.append(null_rows(part, runs, asked, batch).assign(control=UNRELATED))
     whole = pd.concat(tables, ignore_index=True)
     whole = whole.assign(experiment=asked.experiment.name, site=site)
+    place = asked.place
     order = [
         "experiment", "example", "control", "donor", "donor_number", "donor_token", "donor_role",
-        "matched", "site", *RUN, *PLACE, *columns_of(asked.metrics), "difference", "tolerance",
+        "matched", "site", *RUN, *place, *columns_of(asked.metrics), "difference", "tolerance",
         "effect",
     ]  # fmt: skip
-    types = dict.fromkeys(("donor_number", "draw", *PLACE), "Int32") | {"noise_level": "float64"}
+    types = dict.fromkeys(("donor_number", "draw", *place), "Int32") | {"noise_level": "float64"}
     types |= dict.fromkeys(("difference", "tolerance", "effect"), "float32")
     return whole.reindex(columns=order).astype({**types, "matched": "boolean"})
 
 
-def null_rows(
-    parts: Sequence[Measured], runs: CleanRuns, asked: Asked, batch: Batch
-) -> pd.DataFrame:
-    """One site's null: a row an example, level and draw (or donor), layer and position."""
+def null_rows(part: Part, runs: CleanRuns, asked: Asked, batch: Batch) -> pd.DataFrame:
+    """One site's null: a row an example, level and draw (or donor), layer, head and position."""
     count = len(runs.donors[batch.examples[0]])
     axes = asked.null_variants or {"donor_number": list(range(count))}
-    nulls = [part.null for part in parts if part.null]
-    rows = arrange(nulls, {"example": batch.examples, **axes}, asked.layers)
+    nulls = [found.null for found in part.measured if found.null]
+    rows = part.arrange(nulls, {"example": batch.examples, **axes})
     if asked.variants:
         rows["donor_number"] = rows["draw"] % count
     else:  # as layers of other jobs follow on
-        rows = sort_rows(rows, {"example": batch.examples, "layer": asked.layers})
-    donors = runs.donor_table(batch.examples)
+        rows = sort_rows(rows, {"example": batch.examples, "layer": part.layers})
+    rows = part.positions.name(rows).drop(columns=list(part.positions.names))
+    donors = part.positions.donors(runs, batch.examples)
     return rows.merge(donors, how="left", on=DONOR_KEYS, validate="many_to_one")
 
 
@@ -201,6 +268,23 @@ def null_of(
     )
 
 
+def corrupted_of(experiment: Experiment) -> Corrupted | None:
+    """The corrupted run that is one end of an experiment, if any, and how its roles are told."""
+    run = experiment.corrupted
+    if run is None or run.corruption is None:
+        return None
+    return Corrupted(run, partial(roles_of, rules=run.corruption.role_rules))
+
+
+def role_orders(described: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Tower → its roles, in the order of their numbers; described: as `Plan.null_of` has it."""
+    return {
+        ENCODER: [rule["role"] for rule in described["roles"]],
+        DECODER: DECODER_ROLES,
+        VISION: described["picture_roles"],
+    }
+
+
 def intervene_shard(
     loaded: Loaded,
     files: CleanFiles,
@@ -210,13 +294,16 @@ def intervene_shard(
     output: CellsOutput,
 ) -> None:
     """Measure a shard's cells and write them, their controls and facts."""
-    runs = CleanRuns(loaded.traced, files, rows, null, first_layer=min(asked.layers))
+    first_layer = max(0, min(asked.layers) - asked.experiment.window // 2)
+    noisy = corrupted_of(asked.experiment)
+    runs = CleanRuns(loaded.traced, files, rows, null, first_layer, noisy)
     variants = max(1, len(asked.experiment.levels)) * asked.experiment.draws
 
     def work(batch: Batch) -> list[pd.DataFrame]:
         return measure_batch(loaded, runs, asked, batch)
 
-    cells, controls = runs.measure(variants, work, asked.experiment.name)
+    experiment = asked.experiment
+    cells, controls = runs.measure(variants, work, experiment.name, experiment.in_pictures)
     write_table(cells, output.table)
     write_table(controls, output.controls)
     corrupted = asked.experiment.corrupted
@@ -233,6 +320,7 @@ def main(snakemake: Any) -> None:
         params.null["draws"],
         params.metrics,
         params.model["dtype"],
+        role_orders(params.null),
     )
     clean = CleanFiles(files.images, files.states, files.tokens, files.runs, files.facts)
     with (

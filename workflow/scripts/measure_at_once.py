@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from answer_questions import CleanOutput, answer_shard
 from encode_images import encode_shard
-from intervene import Asked, CellsOutput, intervene_shard, null_of
+from intervene import Asked, CellsOutput, intervene_shard, null_of, role_orders
 from run_corrupted import corrupt_shard
 
 from blip_tracing.engine.clean_runs import CleanFiles
@@ -23,7 +23,7 @@ def main(snakemake: Any) -> None:
         torch.inference_mode(),
     ):
         images, clean = params.files["images"], CleanOutput(**params.files["clean"])
-        encode_shard(loaded, params.images, images["states"], images["facts"])
+        encode_shard(loaded, params.images, params.keep_pixels, images["states"], images["facts"])
         answer_shard(
             loaded, params.rows, [images["states"]], [images["facts"]], params.metrics, clean
         )
@@ -42,10 +42,11 @@ def main(snakemake: Any) -> None:
         for name, experiment in params.experiments.items():
             asked = Asked(
                 experiment_from(experiment),
-                params.layers,
+                params.layers[name],
                 params.null["draws"],
                 params.metrics,
                 params.model["dtype"],
+                role_orders(params.null),
             )
             output = CellsOutput(**params.files["cells"][name])
             null = null_of(params.null, params.null_pictures[name], asked.experiment)

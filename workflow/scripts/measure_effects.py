@@ -21,8 +21,9 @@ from blip_tracing.meaning.effects import (
     list_excluded,
     measure_cells,
     run_facts,
+    show_heads,
 )
-from blip_tracing.meaning.roles import assign_roles
+from blip_tracing.meaning.roles import Known, assign_roles, cell_positions, role_names
 from blip_tracing.meaning.summary import Rules
 from blip_tracing.vocabulary.experiment import Experiment, experiment_from
 
@@ -33,13 +34,12 @@ Cells = Mapping[str, Sequence[tuple[str, str]]]
 class Shard:
     """What is known of a shard's examples beside their cells.
 
-    roles: example, position, token_role; examples: example, picture, group; primary: the number of
-    each experiment's primary level.
+    examples: example, picture, group; primary: the number of each experiment's primary level.
     """
 
     runs: pd.DataFrame
     baseline: pd.DataFrame
-    roles: pd.DataFrame
+    known: Known
     examples: pd.DataFrame
     primary: Mapping[str, int]
 
@@ -85,7 +85,8 @@ def measure_experiment(
     rule = inclusion(experiment, shard.runs, shard.baseline, primary, rules.total_effect)
     examples = shard.examples.join(rule["included"], on="example")
     measured = measure_cells(experiment, cells, controls, shard.runs)
-    classified = classify(measured, shard.roles, examples, rules.total_effect)
+    positions = cell_positions(experiment, cells, shard.known)
+    classified = classify(measured, positions, examples, experiment, rules.total_effect)
     effects = average_draws(classified, rules.least_effect, rules.resamples, rules.seed)
     facts = run_facts(experiment, shard.runs)
     return Measured(
@@ -100,13 +101,23 @@ def main(snakemake: Any) -> None:
     """Write the shard's effects, their means and exclusions, and their facts."""
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     rules = Rules(**params.rules)
+    sheet = pd.DataFrame(
+        params.examples, columns=["example", "picture", "exchanged", "group", "boxes"]
+    )
+    exchanged = sheet.loc[sheet["exchanged"], "example"]
+    experiments = [experiment_from(described) for described in params.experiments.values()]
     with log_to(snakemake.log[0]):
         check_files(files.facts, sorted(set(files) - set(files.facts)))
         shard = Shard(
             pd.concat([read_table(path) for path in files.runs], ignore_index=True),
             read_table(files.baseline),
-            assign_roles(read_table(files.tokens), params.roles),
-            pd.DataFrame(params.examples, columns=["example", "picture", "group"]),
+            Known(
+                assign_roles(read_table(files.tokens), params.roles),
+                role_names(params.roles, params.boxes),
+                dict(zip(sheet["example"], sheet["boxes"], strict=True)),
+                frozenset(exchanged),
+            ),
+            sheet[["example", "picture", "group"]],
             params.primary,
         )
         excluded = []
@@ -116,7 +127,7 @@ def main(snakemake: Any) -> None:
                 for path in (output.effects, output.role_means, output.cell_means)
             )
             for measured in measure_shard(params.experiments, params.cells, shard, rules):
-                add_effects(measured.effects)
+                add_effects(show_heads(measured.effects, experiments))
                 add_roles(measured.role_means)
                 add_cells(measured.cell_means)
                 excluded.append(measured.excluded)

@@ -14,7 +14,6 @@ from typing import Any
 import nbformat
 from jinja2 import FileSystemLoader
 from nbformat import NotebookNode
-from traitlets.config import Config
 
 from blip_tracing.given.pictures import check_answered
 from blip_tracing.machinery.files import check_files, written_whole
@@ -25,9 +24,6 @@ HEADING = re.compile(r"# (.+)")
 
 # Papermill's cell of the parameters given, to which it also gives a random name.
 INJECTED = "injected-parameters"
-
-# A socket's path holds some 100 characters; `/kernel-12` follows the folder's.
-LONGEST_SOCKET_FOLDER = 85
 
 
 class ReportError(RuntimeError):
@@ -58,22 +54,22 @@ def execute(notebook: str | os.PathLike[str], parameters: Mapping[str, Any]) -> 
 
     Raises ReportError when a cell fails.
     """
-    with job_surroundings() as folder:
+    with job_surroundings():
         # These read Jupyter's folders from the environment when they are imported.
         import papermill
         from papermill.exceptions import PapermillExecutionError
+
+        from blip_tracing.printing.notebooks import HERE
 
         try:
             return papermill.execute_notebook(
                 nbformat.read(notebook, as_version=4),
                 None,
                 parameters=dict(parameters),
+                engine_name=HERE,
                 kernel_name="python3",
                 cwd=Path.cwd(),
                 progress_bar=False,
-                config=kernel_settings(folder),
-                # Else an idle kernel, asked to stop, says that it was interrupted: an "ERROR".
-                extra_arguments=["--log-level=50"],
             )
         except PapermillExecutionError as error:
             traceback = TERMINAL_COLORS.sub("", "\n".join(error.traceback))
@@ -127,11 +123,8 @@ def page_of(notebook: NotebookNode, template: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def job_surroundings() -> Iterator[str]:
-    """An environment in which a kernel runs in a job: nothing of the user's, no home needed.
-
-    Gives a folder that is the job's own and goes with it.
-    """
+def job_surroundings() -> Iterator[None]:
+    """An environment in which cells run in a job: nothing of the user's, no home needed."""
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         changes = {
             "IPYTHONDIR": folder,
@@ -145,23 +138,13 @@ def job_surroundings() -> Iterator[str]:
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
-            yield folder
+            yield
         finally:
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
-
-
-def kernel_settings(folder: str) -> Config:
-    """How to talk to the kernel: by files in the folder, which others on the machine can't read.
-
-    A folder whose name is too long for a Unix socket leaves Jupyter's default, TCP.
-    """
-    if len(folder) > LONGEST_SOCKET_FOLDER:
-        return Config()
-    return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
 
 
 def matplotlib_folder() -> dict[str, str]:

@@ -1,16 +1,18 @@
 """Score a shard's corrupted runs with nothing put in, at every level and draw: the floor."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 
 from blip_tracing.engine.cells import Batch, score_run
-from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Row
+from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Corrupted, Row
 from blip_tracing.engine.draws import clean_spread
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import cells_table, read_table, write_table
+from blip_tracing.meaning.roles import roles_of
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import Run, run_from
 
@@ -28,14 +30,16 @@ def corrupt_shard(
 ) -> None:
     """Write the run's part of the table `runs`, and its facts."""
     assert run.corruption is not None
-    clean = CleanRuns(loaded.traced, files, rows)
+    roles = partial(roles_of, rules=run.corruption.role_rules)
+    clean = CleanRuns(loaded.traced, files, rows, corrupted=Corrupted(run, roles))
     own, *_ = files.runs
     asked = read_table(own).set_index(["run", "example"]).loc[run.question, SAME]
 
     def work(batch: Batch) -> list[pd.DataFrame]:
         return [scored(loaded, run, metrics, batch)]
 
-    (scores,) = clean.measure(len(run.levels) * run.draws, work, run.name)
+    variants, pictures = len(run.levels) * run.draws, run.corruption.of_picture
+    (scores,) = clean.measure(variants, work, run.name, in_pictures=pictures)
     columns = [name for name in scores if name != "example"]
     whole = scores.join(asked, on="example").assign(run=run.name)
     write_table(whole[["example", "run", *SAME, *columns]], table)
@@ -51,8 +55,9 @@ def scored(loaded: Loaded, run: Run, metrics: Sequence[str], batch: Batch) -> pd
         "draw": list(range(run.draws)),
     }
     rows = cells_table(dict(axes), {name: part.numpy() for name, part in scores.columns.items()})
-    spreads = dict(zip(batch.examples, clean_spread(batch, run).tolist(), strict=True))
-    return rows.assign(state_sd=rows["example"].map(spreads).astype("float32"))
+    spreads = clean_spread(loaded.traced, batch, run).tolist()
+    of_example = dict(zip(batch.examples, spreads, strict=True))
+    return rows.assign(state_sd=rows["example"].map(of_example).astype("float32"))
 
 
 def main(snakemake: Any) -> None:

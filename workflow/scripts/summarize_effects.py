@@ -3,7 +3,7 @@
 One family (an experiment at a site and a level) is in memory at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
@@ -17,12 +17,25 @@ from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import read_table, table_writer, write_table
-from blip_tracing.meaning.effects import HALF, by_level
+from blip_tracing.meaning.beside import add_beside
+from blip_tracing.meaning.effects import (
+    HALF,
+    by_level,
+    enclosing_answers,
+    probability_of_neither,
+)
 from blip_tracing.meaning.statistics import mean_intervals
-from blip_tracing.meaning.summary import Family, Rules, finish_experiment, summarize_family
+from blip_tracing.meaning.summary import (
+    Family,
+    Rules,
+    finish_experiment,
+    maps_of,
+    never_told,
+    summarize_family,
+)
 from blip_tracing.vocabulary.experiment import (
     PICTURE_ONLY,
-    QUESTIONS,
+    Experiment,
     Run,
     experiment_from,
     run_from,
@@ -59,21 +72,35 @@ def summarize(
 
     experiments: as `described`; primary: the number of each one's primary level.
     """
+    all_asked = {name: experiment_from(described) for name, described in experiments.items()}
+    left_out = never_told(list(all_asked.values()))
     for name, families in groupby(families_of(role_means), lambda family: family.experiment):
-        experiment = experiment_from(experiments[name])
-        yield finish_experiment(
-            [
-                summarize_family(
-                    read_family(role_means, family),
-                    read_family(cell_means, family),
-                    experiment,
-                    primary[name],
-                    rules,
-                )
-                for family in families
-            ],
-            rules,
-        )
+        experiment = all_asked[name]
+        summarized = [
+            summarize_family(*means, experiment, primary[name], rules)
+            for family in families
+            for means in read_maps(role_means, cell_means, family, all_asked)
+        ]
+        summary, *others = finish_experiment(summarized, rules)
+        without = ["token_role"] if "head" in left_out else []
+        yield summary.drop(columns=left_out), *(table.drop(columns=without) for table in others)
+
+
+def read_maps(
+    role_means: Sequence[str],
+    cell_means: Sequence[str],
+    family: Family,
+    experiments: Mapping[str, Experiment],
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """A family's maps, with what other experiments say of their changes."""
+    rows = add_beside(
+        read_family(role_means, family),
+        experiments[family.experiment],
+        family.site,
+        experiments.values(),
+        lambda other: read_family(role_means, family._replace(experiment=other.name)),
+    )
+    return maps_of(rows, read_family(cell_means, family))
 
 
 def average_run(
@@ -83,15 +110,14 @@ def average_run(
 
     runs: the table `runs`; pictures: each example's. hidden: the share of draws whose noise hid
     the answer; third: the mean probability of neither answer; noise_in_sd: the level in standard
-    deviations of the states that are corrupted, state_sd.
+    deviations of the states that are corrupted, state_sd, where it is the size of what is added.
     """
     clean = runs[runs["run"] == run.question].set_index("example")
-    one_answer = runs[runs["run"].isin(QUESTIONS)].groupby("example")["answer_id"].nunique() == 1
     rows = by_level(runs[runs["run"] == run.name], run.levels).sort_values("example")
-    p_base, p_source = (rows[f"p_{question}"].astype("float64") for question in QUESTIONS)
+    enclosing = rows["example"].map(enclosing_answers(runs))
     rows = rows.assign(
-        p_base=p_base,
-        third=1 - p_base - p_source.mask(rows["example"].map(one_answer).astype(bool), 0),
+        p_base=rows["p_base"].astype("float64"),
+        third=probability_of_neither(rows, enclosing),
         picture=rows["example"].map(pictures),
     )
     if run.corruption:
@@ -113,7 +139,7 @@ def average_run(
                 run=run.name, noise_level=noise, examples=len(of_example),
                 pictures=level["picture"].nunique(), draws=int(groups.size().max()),
                 hidden=mean_of(level, "hidden"), third=level["third"].mean(), state_sd=sd,
-                noise_in_sd=noise / sd if sd else np.nan,
+                noise_in_sd=run.corruption.in_deviations(noise, sd) if run.corruption else np.nan,
             )
         )  # fmt: skip
     return pd.concat(parts, ignore_index=True)[RUN_MEANS]

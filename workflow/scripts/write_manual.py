@@ -16,16 +16,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from blip_tracing.given.cost import BLIP_BASE, Lengths, Sizes
 from blip_tracing.vocabulary.config import Config, keys_of
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES
+from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run
 from blip_tracing.vocabulary.metrics import METRICS
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.sites import POSITIONS_OF, SITES, Site
 from blip_tracing.vocabulary.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 MANUAL = ROOT / "config/README.md"
 MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# The tutorial's question, and an answer of one token.
+NINE_TOKENS = Lengths(9)
 TYPES = {str: "text", int: "whole number", float: "number"}
 
 
@@ -50,8 +54,12 @@ def tables() -> dict[str, str]:
             ("key", "type", "default", "meaning"), (key_row(key, field) for key, field in keys_of())
         ),
         "sites": table(
-            ("site", "what flows through it"),
-            ((f"`{name}`", site.meaning) for name, site in SITES.items()),
+            ("site", "what flows through it", "elsewhere called", "cells", "GFLOP a cell"),
+            map(site_row, SITES.values()),
+        ),
+        "positions": table(
+            ("tower", "a position", "roles"),
+            ((f"`{tower}`", *words) for tower, words in POSITIONS_OF.items()),
         ),
         "corruptions": table(
             ("kind", "what it does"), ((f"`{name}`", kind.meaning) for name, kind in KINDS.items())
@@ -68,6 +76,15 @@ def tables() -> dict[str, str]:
             ("table", "a row is"), ((f"`{name}`", kept.meaning) for name, kept in TABLES.items())
         ),
     }
+
+
+def site_row(site: Site) -> tuple[str, str, str, str, str]:
+    """A site's row: its names elsewhere, and what it costs in one example at BLIP-base's size."""
+    asked = Experiment(site.name, Run(BASE, BASE), Run(SOURCE, SOURCE), (site.name,))
+    sizes = Sizes(BLIP_BASE, len(Config.model_fields["effects"].default.roles))
+    cells, a_cell = sizes.cells(asked, NINE_TOKENS), sizes.a_cell(asked, NINE_TOKENS)
+    aliases = "; ".join(site.aliases)
+    return f"`{site.name}`", site.meaning, aliases, f"{cells:,}", f"{a_cell / 1e9:.2g}"
 
 
 def key_row(key: str, field: Any) -> tuple[str, str, str, str]:

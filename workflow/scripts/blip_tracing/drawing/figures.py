@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,11 @@ from blip_tracing.given.pictures import small_picture
 from blip_tracing.machinery.files import written_whole
 from blip_tracing.telling.fonts import FONT, font_file
 from blip_tracing.telling.phrases import corrupted_words, put_words, restored_words
+from blip_tracing.telling.places import is_drawn_by_head, mean_words, row_labels, rows_words
 from blip_tracing.telling.words import (
     CLEAN_RUN,
     Pair,
     pair_of,
-    position_labels,
     printable,
     rows_of,
 )
@@ -125,14 +124,18 @@ def baseline(
     pair = pair_of(runs, example)
     rows = rows_of(baseline, example=example).sort_values("rank")
     asked = [("base", pair.base_question), ("source", pair.source_question)]
+    # One question can have two answers only where it is about two pictures.
+    pictured = ", source picture" if pair.base_question == pair.source_question else ""
     bars = [rows[rows["question"] == question] for question, _ in asked]
-    label_width = 0.12 + max(_text_width(printable(word), TEXT_SIZE) for word in rows["token"])
+    label_width = 0.12 + max(text_width(printable(word), TEXT_SIZE) for word in rows["token"])
     picture_width, bar_width, gap = 2.1, 1.6, 0.2
     width = picture_width + 2 * (gap + label_width + bar_width) + 0.1
     questions = [
-        _wrap(f"“{question}”", TEXT_SIZE, label_width + bar_width) for _, question in asked
+        wrap_text(f"“{question}”", TEXT_SIZE, label_width + bar_width) for _, question in asked
     ]
-    title = _wrap(f"{pair.example}: the most probable first answer tokens", TITLE_SIZE, width - 0.2)
+    title = wrap_text(
+        f"{pair.example}: the most probable first answer tokens", TITLE_SIZE, width - 0.2
+    )
     bars_height = 0.19 * max(len(data) for data in bars) + 0.1
     head = 0.15 + LINE_HEIGHT * (title.count("\n") + 1) + 0.1
     asked_height = LINE_HEIGHT * (2 + max(question.count("\n") for question in questions)) + 0.12
@@ -154,8 +157,9 @@ def baseline(
             left = picture_width + 0.1 + gap + number * (gap + label_width + bar_width)
             top = 1 - head / height
             figure.text(
-                left / width, top, f"{role} question", size=TEXT_SIZE, va="top", color=PALE_INK
-            )
+                left / width, top, f"{role} question{pictured if number else ''}", size=TEXT_SIZE,
+                va="top", color=PALE_INK,
+            )  # fmt: skip
             figure.text(
                 left / width,
                 top - LINE_HEIGHT / height,
@@ -181,24 +185,30 @@ def answer_maps(
 ) -> ggplot:
     """Both answers' probabilities for every cell of a site, the followed answer's first.
 
-    cells: the experiment's table; width: of a journal's column, in inches; no title then.
+    At a site of heads a cell is a head: the mean over all positions, and what it does at the tokens
+    that the donor brings, where there are such. cells: the experiment's table; width: of a
+    journal's column, in inches; no title then.
     """
     pair = pair_of(runs, example)
     rows = rows_of(cells, example=example, site=site)
     questions = sorted(QUESTIONS, key=lambda question: question != experiment.followed)
     panels = {f"{question} answer: p({pair.answer(question)})": question for question in questions}
-    long = pd.concat(
-        [rows.assign(p=rows[f"p_{question}"], panel=panel) for panel, question in panels.items()]
-    )
+    labels, views = _views(rows, experiment, site)
+    drawn = {
+        ", ".join(filter(None, [panel, view])): seen.assign(p=seen[f"p_{question}"])
+        for panel, question in panels.items()
+        for view, seen in views.items()
+    }
+    long = pd.concat([seen.assign(panel=panel) for panel, seen in drawn.items()])
     return maps(
-        long.assign(panel=ordered(long["panel"], list(panels))),
-        position_labels(rows),
+        long.assign(panel=ordered(long["panel"], list(drawn))),
+        labels,
+        side=rows_words(experiment, site),
         title=f"{pair.example}: {put_words(experiment, site)}",
-        subtitle=[f"{question}: “{pair.text(question)}” → {pair.answer(question)}"
-                  for question in QUESTIONS],
+        subtitle=[f"{question}: {pair.asked(question)}" for question in QUESTIONS],
         legend="probability",
         width=width,
-    )  # fmt: skip
+    )
 
 
 def level_maps(
@@ -215,14 +225,18 @@ def level_maps(
     """
     pair = pair_of(runs, example)
     rows = rows_of(cells, example=example, site=site)
-    means = _mean_cells(rows, experiment)
+    labels, views = _views(rows, experiment, site)
+    over, seen = next(iter(views.items()))
+    means = _mean_cells(seen, experiment)
+    draws = _draws(rows)
     return maps(
         means.assign(panel=_means_in_strips(means, "noise_level", "σ = {:g}")),
-        position_labels(rows),
+        labels,
+        side=rows_words(experiment, site),
         title=_restored(pair, experiment, site),
         subtitle=[
             f"“{pair.text(experiment.receiver.question)}”",
-            f"mean over {_draws(rows)}, by noise level σ",
+            f"{f'{over} and {draws}' if over else f'mean over {draws}'}, by noise level σ",
         ],
         legend=f"p({pair.answer(experiment.followed)})",
         width=width,
@@ -240,14 +254,18 @@ def draw_maps(
     """p(followed answer) for every cell at one noise level, one facet a draw."""
     pair = pair_of(runs, example)
     rows = _at_level(rows_of(cells, example=example, site=site), noise_level)
-    drawn = rows.assign(p=rows[f"p_{experiment.followed}"])
+    labels, views = _views(rows, experiment, site)
+    over, seen = next(iter(views.items()))
+    drawn = seen.assign(p=seen[f"p_{experiment.followed}"])
+    draws = f"{_draws(rows)} of the noise"
     return maps(
         drawn.assign(panel=_means_in_strips(drawn, "draw", "draw {}")),
-        position_labels(rows),
+        labels,
+        side=rows_words(experiment, site),
         title=_restored(pair, experiment, site),
         subtitle=[
             f"“{pair.text(experiment.receiver.question)}”",
-            f"σ = {noise_level:g}, {_draws(rows)} of the noise",
+            f"σ = {noise_level:g}, {', '.join(filter(None, [draws, over]))}",
         ],
         legend=f"p({pair.answer(experiment.followed)})",
     )
@@ -289,7 +307,7 @@ def level_means(
     clean_mean = means[means["run"] == CLEAN_RUN]
     noisy_means = means[means["run"] != CLEAN_RUN]
     draws = f"mean over all cells and {_draws(rows)}"
-    beside = LEGEND_MARGIN + max(_text_width(run, TICK_SIZE) for run in parts)
+    beside = LEGEND_MARGIN + max(text_width(run, TICK_SIZE) for run in parts)
     width = max(5.6, beside + 0.4 * len(levels))
     plot = (
         ggplot(noisy_means, aes("noise_level", "mean", color="run", linetype="run", shape="run"))
@@ -347,9 +365,9 @@ def save_figure(
     with print_style():
         figure = deepcopy(plot).draw() if isinstance(plot, ggplot) else plot
         try:
-            # Places everything; each format would otherwise do so again.
+            # Places everything; with a layout engine, even "none", each format does so twice again.
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
             for kind, path in zip(formats, files, strict=True):
                 with written_whole(path) as file:
                     figure.savefig(file, format=kind, dpi=PNG_DPI, metadata=UNDATED[kind])
@@ -366,37 +384,6 @@ def show_figure(plot: ggplot | Figure, stem: str | os.PathLike[str], caption: st
     display(Image(filename=str(png), retina=True, alt=caption))
 
 
-def show_heading(text: str, level: int = 2) -> None:
-    """Show a heading in the notebook, whatever characters the text holds."""
-    from IPython.display import HTML, display
-
-    display(HTML(f"<h{level}>{escape(text)}</h{level}>"))
-
-
-def show_unknown_words(tokens: pd.DataFrame) -> None:
-    """Show a warning in the notebook that names the words unknown to the tokenizer, if any."""
-    from IPython.display import HTML, display
-
-    unknown = tokens[tokens["unknown"]]
-    if unknown.empty:
-        return
-    asked = unknown.groupby("word", sort=False)["example"].agg(
-        lambda names: ", ".join(names.unique())
-    )
-    display(
-        HTML(
-            "<p><strong>Warning: the tokenizer does not know every word of the questions.</strong>"
-            " The model sees <code>[UNK]</code> in their place, so read the results of these"
-            " examples with care:</p>"
-        ),
-        asked.rename("examples")
-        .to_frame()
-        .rename_axis(None)
-        .style.format(escape="html")
-        .format_index(escape="html"),
-    )
-
-
 # ---- parts of figures --------------------------------------------------------------------------
 
 
@@ -410,13 +397,14 @@ def maps(
     side: str = "position and token",
     levels: Sequence[float] = TENTHS,
     colors: Sequence[str] = GAINS,
+    mark: str = "",
 ) -> ggplot:
     """Layer × position heatmaps of column `p`, a facet for each `panel`.
 
     labels: of the positions, whose axis is called `side`; levels: the values that the legend
-    shows, from the lowest to the highest; colors: evenly from the lowest to the highest; width: in
-    inches, without a title, else as wide as
-    the content asks.
+    shows, from the lowest to the highest; colors: evenly from the lowest to the highest; mark: the
+    shape that stands where column `marked` is true, "" for none; width: in inches, without a title,
+    else as wide as the content asks.
     """
     layers = sorted(cells["layer"].unique())
     strips = list(cells["panel"].cat.categories)
@@ -425,15 +413,22 @@ def maps(
         frame = titled_frame(size.width, size.height, title, subtitle)
     else:
         labels = {
-            place: _wrap(label, TICK_SIZE, LABEL_SHARE * width) for place, label in labels.items()
+            place: wrap_text(label, TICK_SIZE, LABEL_SHARE * width)
+            for place, label in labels.items()
         }
         size = _map_size_within(width, len(layers), list(labels.values()), strips)
-        wrapped = {strip: _wrap(strip, STRIP_SIZE, size.panel_width) for strip in strips}
+        wrapped = {strip: wrap_text(strip, STRIP_SIZE, size.panel_width) for strip in strips}
         cells = cells.assign(panel=cells["panel"].cat.rename_categories(wrapped))
         frame = bare_frame(size.width, size.height)
+    marked = cells[cells["marked"]] if mark else cells.iloc[:0]
     return (
         ggplot(cells, aes("layer", "position", fill="p"))
         + geom_tile(color=HAIRLINE, size=0.3)
+        + (
+            [geom_point(data=marked, shape=mark, fill="white", color=INK, size=1.3, stroke=0.3)]
+            if len(marked)
+            else []
+        )
         + facet_wrap("panel", ncol=size.columns)
         + scale_x_continuous(
             breaks=layers[:: math.ceil(LAYER_WIDTH * len(layers) / size.panel_width)],
@@ -451,7 +446,7 @@ def maps(
         )
         # Not a continuous bar: plotnine sizes that for one resolution, but we save in three.
         + guides(fill=guide_legend(nrow=1))
-        + labs(x="layer", y=side, fill=legend)
+        + labs(x="layer", y=side if _fits_beside(side, labels) else "", fill=legend)
         + look()
         + frame
         + theme(
@@ -465,6 +460,11 @@ def maps(
             panel_spacing=FACET_GAP / size.width,
         )
     )
+
+
+def _fits_beside(side: str, labels: dict[int, str]) -> bool:
+    """Whether an axis title is no longer than its axis, with what is free above and below it."""
+    return text_width(side, TEXT_SIZE) <= len(labels) * TILE_HEIGHT + 2 * STRIP_HEIGHT
 
 
 @dataclass(frozen=True)
@@ -482,16 +482,16 @@ class _MapSize:
 
 
 def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) -> _MapSize:
-    margin = 0.5 + max(_text_width(label, TICK_SIZE) for label in labels)
+    margin = 0.5 + max(text_width(label, TICK_SIZE) for label in labels)
     narrowest = max(
-        layers * TILE_WIDTH, 0.1 + max(_text_width(strip, STRIP_SIZE) for strip in strips)
+        layers * TILE_WIDTH, 0.1 + max(text_width(strip, STRIP_SIZE) for strip in strips)
     )
     facet_height = len(labels) * TILE_HEIGHT + STRIP_HEIGHT + FACET_GAP
     columns = _columns(
         len(strips), narrowest + FACET_GAP, facet_height, PAGE_WIDTH - margin, PAGE_HEIGHT - 1.5
     )
     room = (PAGE_WIDTH - margin) / columns - FACET_GAP
-    legend_width = 0.4 + _text_width(legend, TEXT_SIZE) + len(TENTHS) * SWATCH_WIDTH
+    legend_width = 0.4 + text_width(legend, TEXT_SIZE) + len(TENTHS) * SWATCH_WIDTH
     panel = max(
         narrowest,
         min(room, layers * WIDEST_TILE),
@@ -508,8 +508,8 @@ def _map_size(layers: int, labels: list[str], strips: list[str], legend: str) ->
 def _map_size_within(width: float, layers: int, labels: list[str], strips: list[str]) -> _MapSize:
     """The size at a given width; tiles are lower than else where the page ends."""
     lines = [line for label in labels for line in label.split("\n")]
-    room = width - 0.5 - max(_text_width(line, TICK_SIZE) for line in lines)
-    strip_width = 0.1 + max(_text_width(strip, STRIP_SIZE) for strip in strips)
+    room = width - 0.5 - max(text_width(line, TICK_SIZE) for line in lines)
+    strip_width = 0.1 + max(text_width(strip, STRIP_SIZE) for strip in strips)
     narrowest = min(max(layers * NARROWEST_TILE, strip_width), room - FACET_GAP)
     lowest = LOWEST_TILE * max(label.count("\n") + 1 for label in labels)
 
@@ -520,7 +520,7 @@ def _map_size_within(width: float, layers: int, labels: list[str], strips: list[
     columns = _columns(len(strips), narrowest + FACET_GAP, facet_height(lowest), room, page)
     rows = math.ceil(len(strips) / columns)
     panel = room / columns - FACET_GAP
-    over = max(_wrap(strip, STRIP_SIZE, panel).count("\n") for strip in strips) * LINE_HEIGHT
+    over = max(wrap_text(strip, STRIP_SIZE, panel).count("\n") for strip in strips) * LINE_HEIGHT
     tile = (page / rows - facet_height(0) - over) / len(labels)
     tile = max(lowest, min(TILE_HEIGHT, tile))
     return _MapSize(columns, panel, width, rows * (facet_height(tile) + over) + FOOT_HEIGHT)
@@ -543,8 +543,8 @@ def _columns(
 
 def titled_frame(width: float, height: float, title: str, subtitle: list[str]) -> list[Any]:
     """Title, subtitle and the figure's size: the height is that of what stands below them."""
-    head = _wrap(title, TITLE_SIZE, width - 0.2)
-    below = "\n".join(_wrap(line, TEXT_SIZE, width - 0.2) for line in subtitle)
+    head = wrap_text(title, TITLE_SIZE, width - 0.2)
+    below = "\n".join(wrap_text(line, TEXT_SIZE, width - 0.2) for line in subtitle)
     full_height = height + LINE_HEIGHT * (head.count("\n") + below.count("\n") + 2) + 0.2
     # plotnine multiplies margins between things above one another by width over height.
     point = full_height / width
@@ -626,7 +626,7 @@ def _apart(places: list[float], names: list[str], inches: float) -> list[str]:
     kept: list[str] = []
     free = -math.inf
     for place, name in zip(places, names, strict=True):
-        half = _text_width(name, TICK_SIZE) / 2
+        half = text_width(name, TICK_SIZE) / 2
         fits = place * scale - half >= free
         kept.append(name if fits else "")
         free = place * scale + half + 0.06 if fits else free
@@ -716,7 +716,7 @@ def _font() -> FT2Font:
     return get_font(font_file())
 
 
-def _text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Inches that a line of text takes in print."""
     font = _font()
     font.set_size(size, 72)
@@ -724,12 +724,12 @@ def _text_width(text: str, size: float) -> float:
     return font.get_width_height()[0] / 64 / 72
 
 
-def _wrap(text: str, size: float, inches: float) -> str:
+def wrap_text(text: str, size: float, inches: float) -> str:
     """The text broken between words into lines no wider than the inches."""
     lines = [""]
     for piece in (piece for word in text.split() for piece in _pieces(word, size, inches)):
         longer = f"{lines[-1]} {piece}".lstrip()
-        if lines[-1] and _text_width(longer, size) > inches:
+        if lines[-1] and text_width(longer, size) > inches:
             lines.append(piece)
         else:
             lines[-1] = longer
@@ -740,13 +740,43 @@ def _pieces(word: str, size: float, inches: float) -> list[str]:
     """The word, cut where it alone would be wider than the inches."""
     pieces = [""]
     for letter in word:
-        if pieces[-1] and _text_width(pieces[-1] + letter, size) > inches:
+        if pieces[-1] and text_width(pieces[-1] + letter, size) > inches:
             pieces.append("")
         pieces[-1] += letter
     return pieces
 
 
 # ---- rows of tables ----------------------------------------------------------------------------
+
+
+def _views(
+    rows: pd.DataFrame, experiment: Experiment, site: str
+) -> tuple[dict[int, str], dict[str, pd.DataFrame]]:
+    """The names of a map's rows from the top, and what is drawn, by what it is of.
+
+    The first view is of all positions. Column `position` is the row's place; at a site of heads
+    rows are heads, of the mean over the positions.
+    """
+    named = row_labels(rows, experiment, site)
+    places = {number: place for place, number in enumerate(sorted(named))}
+    labels = {places[number]: label for number, label in named.items()}
+    if not is_drawn_by_head(site):
+        return labels, {"": rows.assign(position=rows["position"].map(places))}
+    views = {mean_words(experiment, site): rows}
+    if "source_token" in rows and rows["source_token"].nunique() > 1:
+        there = rows[rows["token"] != rows["source_token"]]
+        if len(there):
+            words = " ".join(map(str, there.drop_duplicates("position")["token"]))
+            views[f"at “{printable(words)}”"] = there
+    keys = [name for name in ("noise_level", "draw", "layer", "head") if name in rows]
+    scores = [f"p_{question}" for question in QUESTIONS]
+    means = {
+        view: seen.groupby(keys, as_index=False)[scores].mean() for view, seen in views.items()
+    }
+    return labels, {
+        view: seen.assign(position=seen["head"].map(places), token="")
+        for view, seen in means.items()
+    }
 
 
 def _at_level(rows: pd.DataFrame, noise_level: float) -> pd.DataFrame:

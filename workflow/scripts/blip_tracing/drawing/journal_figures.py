@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from plotnine import (
     aes,
     geom_hline,
@@ -42,8 +43,10 @@ from blip_tracing.drawing.figures import (
     ruled_above_legend,
 )
 from blip_tracing.drawing.palette import INK, LINES, ORANGE, changes
-from blip_tracing.telling.told import MARK, DepthCurve, MapGroup, Story
-from blip_tracing.telling.words import CLEAN_RUN, NULL_LINE, is_corrupted_alone
+from blip_tracing.drawing.panels import group_figure
+from blip_tracing.telling.told import MARK, DepthCurve, Map, MapGroup, Story
+from blip_tracing.telling.words import CLEAN_RUN, NULL_LINE, is_corrupted_alone, level_words
+from blip_tracing.vocabulary.experiment import BASE, SOURCE
 
 # Inches: 89 mm and 183 mm.
 WIDTHS = {"one_column": 3.5, "two_columns": 7.2}
@@ -71,7 +74,7 @@ class JournalFigure:
 
     name: str
     caption: str
-    draw: Callable[[float], ggplot]
+    draw: Callable[[float], ggplot | Figure]
 
 
 def journal_figures(story: Story) -> Iterator[JournalFigure]:
@@ -95,8 +98,7 @@ def journal_figures(story: Story) -> Iterator[JournalFigure]:
         for group in example.maps:
             yield JournalFigure(
                 f"{file_name(group.title)}_{pair.example}",
-                f"{pair.example}: “{pair.base_question}” → {pair.base_answer}; "
-                f"“{pair.source_question}” → {pair.source_answer}. {group.title}. "
+                f"{pair.example}: {pair.asked(BASE)}; {pair.asked(SOURCE)}. {group.title}. "
                 f"{group.caption} {group.marks}",
                 partial(change_maps, group),
             )
@@ -107,23 +109,28 @@ def file_name(title: str) -> str:
     return title.replace(", ", "_").replace(" ", "_").lower()
 
 
-def change_maps(group: MapGroup, width: float) -> ggplot:
+def change_maps(group: MapGroup, width: float) -> ggplot | Figure:
     """A group of the story's maps, with circles or diamonds in the marked cells.
 
     width: inches. A narrow figure has the map of the level that conclusions are drawn at alone; a
-    wide one a facet a level, without those at which the noise hid nothing.
+    wide one a facet a level, without those at which the noise hid nothing; each with what stands
+    beside it. Over a picture that level alone is drawn.
     """
     told = [one for one in group.maps if not one.idle] or list(group.maps)
+    primary = [one for one in told if one.primary] or told[:1]
+    if group.regions or group.by_site:
+        return group_figure(group, width, group.maps.index(primary[0]))
     if width <= WIDTHS["one_column"]:
-        told = [one for one in told if one.primary] or told[:1]
-    titles = [part.title or group.title for part in told]
-    cells = pd.concat(
-        [part.cells.assign(panel=title) for title, part in zip(titles, told, strict=True)]
-    )
+        told = primary
+    titled = {title: part for one in told for title, part in _titled(group, one)}
+    titles = list(titled)
+    cells = pd.concat([part.cells.assign(panel=title) for title, part in titled.items()])
+    # The sum of several layers' effects may lie beyond the scale.
+    cells["value"] = cells["value"].clip(-group.limit, group.limit)
     cells = cells.rename(columns={"value": "p", "place": "position"})
     cells["panel"] = ordered(cells["panel"], titles)
     rows = cells.drop_duplicates("position").sort_values("position")
-    plot = maps(
+    return maps(
         cells,
         dict(zip(rows["position"], rows["label"], strict=True)),
         title="",
@@ -133,14 +140,15 @@ def change_maps(group: MapGroup, width: float) -> ggplot:
         side=group.rows,
         levels=colour_levels(group.limit),
         colors=changes(),
+        mark="o" if group.mark == MARK else "D",
     )
-    marked = cells[cells["marked"]]
-    if marked.empty:
-        return plot
-    shape = "o" if group.mark == MARK else "D"
-    return plot + geom_point(
-        data=marked, shape=shape, fill="white", color=INK, size=1.3, stroke=0.3
-    )
+
+
+def _titled(group: MapGroup, one: Map) -> Iterator[tuple[str, Map]]:
+    """A map and those beside it, each by a title of its own among all levels."""
+    yield one.title or group.title, one
+    for other in one.beside:
+        yield ", ".join(filter(None, [level_words(one.level), other.title])), other
 
 
 def colour_levels(limit: float) -> list[float]:

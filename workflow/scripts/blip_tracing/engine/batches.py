@@ -25,6 +25,11 @@ def variants_a_batch(model: TracedModel, examples: int, tokens: int) -> int:
     return max(1, tokens_a_batch(model, tokens) // (examples * tokens**2))
 
 
+def units_a_batch(model: TracedModel, rows: int, tokens: int) -> int:
+    """How many units of so many rows of T positions fit a batch."""
+    return max(1, tokens_a_batch(model, tokens) // (rows * tokens))
+
+
 def examples_a_batch(model: TracedModel, tokens: int, variants: int, picture_states: int) -> int:
     """How many examples of so many variants fit a batch; a picture's keys and values count too."""
     tokens_an_example = variants * tokens**2 + 2 * picture_states

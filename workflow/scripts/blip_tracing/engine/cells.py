@@ -1,9 +1,10 @@
 """The intervention: an experiment on a batch of examples, as arrays.
 
 Whatever the experiment, a cell is one variant of the receiver (a level and a draw; one alone where
-nothing is corrupted) into which one position of the donor is put at one place.
+nothing is corrupted) into which one unit of the donor (`engine.units`) is put at one place.
 
-Shapes: examples G, variants M (levels N times draws S), tokens T, answers K, vocabulary V.
+Shapes: examples G, variants M (levels N times draws S), units U, a tower's positions T, width W of
+a site, answers K, vocabulary V.
 """
 
 from __future__ import annotations
@@ -15,25 +16,36 @@ from functools import partial
 import torch
 
 from blip_tracing.engine.batch import Batch
-from blip_tracing.engine.batches import in_batches, variants_a_batch
+from blip_tracing.engine.batches import in_batches, units_a_batch, variants_a_batch
 from blip_tracing.engine.controls import Control, distance
 from blip_tracing.engine.draws import Variant, run_corrupted
 from blip_tracing.engine.scores import Judge, Scores
-from blip_tracing.models.family import RunStates, TracedModel
+from blip_tracing.engine.units import Units, units_of
+from blip_tracing.models.family import Outcome, Patch, RunStates, TracedModel
 from blip_tracing.vocabulary.experiment import Experiment, Run
-from blip_tracing.vocabulary.sites import Place
-from blip_tracing.vocabulary.tables import CEILING, NO_OP
+from blip_tracing.vocabulary.sites import (
+    ENCODER,
+    VISION,
+    Place,
+    contribution_of,
+    whole_of,
+    window_at,
+)
+from blip_tracing.vocabulary.tables import ALL_CONTRIBUTIONS, ALL_HEADS, CEILING, NO_OP
 
 # The one variant of a run that nothing corrupts.
 CLEAN: tuple[Variant, ...] = ((0.0, 0),)
+# What the towers make of so many is kept while they are patched: of BLIP-base's, 70 MB each.
+PICTURES_A_BATCH = 8
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured at one place: cells (G, M, T), the null (G, M', T) or None, controls (G, N).
+    """What is measured at one place: cells (G, M, U), the null (G, M', U) or None, controls (G, N).
 
-    The null's variants are those of the first draws, draw d with donor d mod K; where there are no
-    draws, its K donors. A control is at the first draw of each level.
+    Units are those of the first head at each position, then those of the next. The null's variants
+    are those of the first draws, draw d with donor d mod K; where there are no draws, its K donors.
+    A control is at the first draw of each level.
     """
 
     cells: Scores
@@ -49,13 +61,12 @@ class Chosen:
     of: list[int]
 
     def at(self, model: TracedModel, place: Place) -> torch.Tensor:
-        """What flows through a place: (G, M, T, D)."""
+        """What flows through a place: (G, M, T, W)."""
         return model.states_at(self.run, place)[:, self.of]
 
-    def logits(self) -> torch.Tensor:
-        """(G, M, V)."""
-        assert self.run.logits is not None
-        return self.run.logits[:, self.of]
+    def outcome(self) -> Outcome:
+        """What they answer: logits (G, M, V)."""
+        return self.run.outcome[:, self.of]
 
 
 def variants_of(asked: Run | Experiment) -> list[Variant]:
@@ -75,18 +86,25 @@ def run_variants(model: TracedModel, batch: Batch, run: Run, variants: Sequence[
 
 def score_run(model: TracedModel, batch: Batch, run: Run, metrics: Sequence[str]) -> Scores:
     """The run's own scores at its levels and draws, nothing put in: (G, N, S)."""
-    judge, target = batch.judge(metrics), batch.runs[run.question].logits
-    assert target is not None
+    judge, target = batch.judge(metrics), batch.runs[run.question].outcome
 
     def work(variants: list[Variant]) -> Scores:
-        logits = run_variants(model, batch, run, variants).logits()
-        return judge.score(logits, target, f"run {run.name}")
+        found = run_variants(model, batch, run, variants).outcome()
+        return judge.score(found, target, f"run {run.name}")
 
     variants = variants_of(run)
     # A variant is one row here, where an intervention makes a row a position.
     size = variants_a_batch(model, len(batch.examples), batch.tokens) * batch.tokens
+    if run.corruption and run.corruption.of_picture:
+        size = min(size, pictures_a_batch(model, batch))
     scores = Scores.join(in_batches(work, variants, size), dim=1)
     return scores.unflatten((len(variants) // run.draws, run.draws))
+
+
+def pictures_a_batch(model: TracedModel, batch: Batch) -> int:
+    """How many variants of each example fit a batch, where each has a picture of its own."""
+    rows = min(PICTURES_A_BATCH, units_a_batch(model, 1, batch.images.shape[1]))
+    return max(1, rows // len(batch.examples))
 
 
 def measure(
@@ -97,17 +115,68 @@ def measure(
     null_draws: int | None,
     metrics: Sequence[str],
 ) -> dict[Place, Measured]:
-    """Put each position of the donor, and of the null, into the receiver, at each place.
+    """Put each unit of the donor, and of the null, into the receiver, at each place.
 
-    places: with the name of each, for errors; null_draws: the draws, from the first, at which an
-    unrelated example's states are put in too, None for all. A run is made once a level and draw,
-    whatever the number of places.
+    places: those of `places_of` for the experiment's window, with the name of each, for errors;
+    null_draws: the draws, from the first, at which an unrelated example's states are put in too,
+    None for all. A run is made once a level and draw, whatever the number of places.
     """
     variants = variants_of(experiment)
     work = partial(_measure_variants, model, batch, experiment, places, null_draws, metrics)
     size = variants_a_batch(model, len(batch.examples), batch.tokens)
+    if experiment.in_pictures:
+        size = min(size, pictures_a_batch(model, batch))
     parts = in_batches(work, variants, size)
     return {place: _join([part[place] for part in parts]) for place in places}
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """What goes where at some variants: all but the place.
+
+    first: the rows that are the first draw of their level; target: what the donor answers.
+    """
+
+    model: TracedModel
+    receiver: Chosen
+    donor: Chosen
+    first: list[int]
+    target: Outcome
+    judge: Judge
+
+    def put(
+        self,
+        window: Sequence[Place],
+        units: Units,
+        name: str,
+        donors: Sequence[torch.Tensor],
+        rows: list[int],
+    ) -> Scores:
+        """Score what comes of states (G, M, T, W) put into these variants, unit by unit."""
+        of = [self.receiver.of[row] for row in rows]
+        examples, variants, positions = donors[0].shape[:3]
+
+        def work(chosen: Sequence[int]) -> Scores:
+            found = self.model.patch(self.receiver.run, units.patch(window, donors, chosen), of)
+            return self.judge.score(found, self.target[:, rows, None], name)
+
+        size = units_a_batch(self.model, examples * variants, positions)
+        return Scores.join(in_batches(work, range(len(units)), size), dim=2)
+
+    def put_whole(self, places: Sequence[Place], donors: Sequence[torch.Tensor]) -> Outcome:
+        """What comes of states (G, N, T, W) put into the first draws, at all positions at once.
+
+        (G, N, 2), the second being what comes of putting in nothing, in the same batch.
+        """
+        of = [self.receiver.of[row] for row in self.first]
+        examples, rows, positions = donors[0].shape[:3]
+        sets = torch.tensor([True, False])[None, :, None].expand(examples, 2, positions)
+        patch = Patch(places, donors, sets, [None, None])
+        return self.model.patch(self.receiver.run, patch, of * (rows // len(of)))
+
+    def at(self, chosen: Chosen, place: Place) -> torch.Tensor:
+        """What flows through a place at the first draws: (G, N, T, W)."""
+        return self.model.states_at(chosen.run, place)[:, [chosen.of[row] for row in self.first]]
 
 
 def _measure_variants(
@@ -121,19 +190,26 @@ def _measure_variants(
 ) -> dict[Place, Measured]:
     receiver = run_variants(model, batch, experiment.receiver, variants)
     donor = run_variants(model, batch, experiment.donor, variants)
-    judge, target = batch.judge(metrics), donor.logits()
     first = [row for row, (_, draw) in enumerate(variants) if draw == 0]
+    exchange = _Exchange(model, receiver, donor, first, donor.outcome(), batch.judge(metrics))
     nulls = _nulls(batch, experiment, variants, null_draws)
-    size = variants_a_batch(model, len(batch.examples), batch.tokens)
+    summed: set[str] = set()
     measured = {}
     for place, name in places.items():
-        put = partial(_put, model, receiver, target, place, judge, name)
-        donors = donor.at(model, place)
+        window = window_at(place, experiment.window, model.layers[place.tower])
+        donors = [donor.at(model, at) for at in window]
+        units = units_of(model, batch, experiment, place, donors[0].shape[2])
+        put = partial(exchange.put, window, units, name)
         cells = put(donors, list(range(len(variants))))
         null = None
         if batch.unrelated and nulls:
-            null = _put_unrelated(put, batch.unrelated.at(model, place), nulls, size)
-        controls = _controls(model, receiver, donor, donors, target, place, judge, name, first)
+            unrelated = [batch.unrelated.at(model, at, batch.answers) for at in window]
+            size = variants_a_batch(model, len(batch.examples), batch.tokens)
+            null = _put_unrelated(put, unrelated, nulls, size)
+        controls = _controls(exchange, window, donors, name) if first else {}
+        if first and _begins_contributions(place) and place.tower not in summed:
+            summed.add(place.tower)
+            controls |= _sum_up(exchange, place.tower, name)
         measured[place] = Measured(cells, null, controls)
     return measured
 
@@ -154,77 +230,95 @@ def _nulls(
     ]
 
 
-def _put(
-    model: TracedModel,
-    receiver: Chosen,
-    target: torch.Tensor,
-    place: Place,
-    judge: Judge,
-    name: str,
-    states: torch.Tensor,
-    rows: list[int],
-) -> Scores:
-    """Score what comes of states (G, M, T, D) put into these variants, position by position."""
-    of = [receiver.of[row] for row in rows]
-    logits = model.patch_each(receiver.run, place, states, of)
-    return judge.score(logits, target[:, rows, None], name)
-
-
 def _put_unrelated(
-    put: Callable[[torch.Tensor, list[int]], Scores],
-    states: torch.Tensor,
+    put: Callable[[Sequence[torch.Tensor], list[int]], Scores],
+    states: Sequence[torch.Tensor],
     nulls: Sequence[tuple[int, int]],
     size: int,
 ) -> Scores:
-    """Score the null, `size` rows at a time; states: of each donor (G, K, T, D).
+    """Score the null, `size` rows at a time; states: of each donor (G, K, T, W), at each place.
 
     It is apart from the cells, whose batches then do not depend on how many nulls there are.
     """
 
     def work(chosen: Sequence[tuple[int, int]]) -> Scores:
         rows, donors = ([pair[end] for pair in chosen] for end in (0, 1))
-        return put(states[:, donors], rows)
+        return put([part[:, donors] for part in states], rows)
 
     return Scores.join(in_batches(work, nulls, size), dim=1)
 
 
 def _controls(
-    model: TracedModel,
-    receiver: Chosen,
-    donor: Chosen,
-    donors: torch.Tensor,
-    target: torch.Tensor,
-    place: Place,
-    judge: Judge,
-    name: str,
-    rows: list[int],
+    exchange: _Exchange, window: Sequence[Place], donors: Sequence[torch.Tensor], name: str
 ) -> dict[str, Control]:
-    """Put in, at all positions, what is there, and the donor's states; (G, N) at these rows.
+    """Put in, at all positions, what is there, and the donor's states; (G, N) at the first draws.
 
     The first must leave the receiver's answer distribution and would miss the effect of the
-    donor's states; the second must give, where the place is all that the answer is made from, the
-    donor's own, and would miss that of putting none in. Between blocks it is all where both read
-    the same pictures, or where no block comes after it.
+    donor's states; the second must give the donor's own where the place is all that the answer is
+    made from, and, of heads, what the sublayer's whole contribution gives, and would miss that of
+    putting none in.
     """
-    if not rows:
-        return {}
-    of = [receiver.of[row] for row in rows]
-    own = model.states_at(receiver.run, place)[:, of]
-    # In as large a batch as the no-op: else rounding alone would tell them apart.
-    alone = model.resume(receiver.run, place, of * 2)[:, : len(rows)]
-    both = model.patch_all(receiver.run, place, torch.cat([own, donors[:, rows]], dim=1), of * 2)
-    unchanged, replaced = both.split(len(rows), dim=1)
-    expected = target[:, rows]
+    count = len(exchange.first)
+    given = [part[:, exchange.first] for part in donors]
+    own = [exchange.at(exchange.receiver, place) for place in window]
+    both = [torch.cat(pair, dim=1) for pair in zip(own, given, strict=True)]
+    found = exchange.put_whole(window, both)
+    unchanged, alone, replaced = (
+        found[:, :count, 0],
+        found[:, :count, 1],
+        found[:, count:, 0],
+    )
 
-    def control(found: torch.Tensor, known: torch.Tensor, otherwise: torch.Tensor) -> Control:
-        scores = judge.score(found, expected, name)
+    def control(found: Outcome, known: Outcome, otherwise: Outcome) -> Control:
+        scores = exchange.judge.score(found, exchange.target[:, exchange.first], name)
         return Control(scores, distance(found, known), distance(otherwise, known))
 
     controls = {NO_OP: control(unchanged, alone, replaced)}
-    same = receiver.run.pictures is donor.run.pictures
-    if place.inner is None and (same or place.index == model.layers[place.tower]):
-        controls[CEILING] = control(replaced, expected, alone)
+    if _settles(exchange, window[-1]):
+        controls[CEILING] = control(replaced, exchange.target[:, exchange.first], alone)
+    site = window[0].inner
+    if site is not None and site.heads:
+        added = [contribution_of(site).place(place.index) for place in window]
+        whole = exchange.put_whole(added, [exchange.at(exchange.donor, at) for at in added])
+        controls[ALL_HEADS] = control(replaced, whole[:, :, 0], alone)
     return controls
+
+
+def _settles(exchange: _Exchange, place: Place) -> bool:
+    """Whether the states of all positions at a place are all that the answer is made from.
+
+    Between blocks they are where nothing else is read behind it that the two runs do not share:
+    by the question encoder the picture, by the decoder the question, behind the vision tower the
+    question's tokens.
+    """
+    receiver, donor = exchange.receiver, exchange.donor
+    if place.inner is not None:
+        return False
+    if place.tower == VISION:
+        tokens = (run.run.stream[0][:, run.of] for run in (receiver, donor))
+        return torch.equal(*tokens)
+    last = place.index == exchange.model.layers[place.tower]
+    return last or (place.tower == ENCODER and receiver.run.pictures is donor.run.pictures)
+
+
+def _begins_contributions(place: Place) -> bool:
+    return place.inner is not None and place.inner.adds and place.index == 0
+
+
+def _sum_up(exchange: _Exchange, tower: str, name: str) -> dict[str, Control]:
+    """Put in a tower's first states and all that its sublayers add: it must be the donor's run.
+
+    That is so where its last states settle the answer.
+    """
+    layers = exchange.model.layers[tower]
+    if not _settles(exchange, Place(tower, layers, None)):
+        return {}
+    places = whole_of(tower, layers)
+    donors = [exchange.at(exchange.donor, place) for place in places]
+    found, target = exchange.put_whole(places, donors), exchange.target[:, exchange.first]
+    scores = exchange.judge.score(found[:, :, 0], target, name)
+    difference, effect = (distance(found[:, :, which], target) for which in (0, 1))
+    return {ALL_CONTRIBUTIONS: Control(scores, difference, effect)}
 
 
 def _join(parts: Sequence[Measured]) -> Measured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import safe_open
+from torch.nn.utils.rnn import pad_sequence
 
 from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.batches import examples_a_batch, in_batches
@@ -23,12 +24,16 @@ from blip_tracing.engine.donors import (
     choose_donors,
     match_positions,
 )
+from blip_tracing.engine.draws import embedded_at
+from blip_tracing.errors import InputError
+from blip_tracing.given.pictures import picture_of, pictures_of
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.progress import Progress
 from blip_tracing.machinery.tables import read_table, sort_rows
-from blip_tracing.machinery.tensors import read_image
-from blip_tracing.models.family import RunStates, TracedModel
-from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE
+from blip_tracing.machinery.tensors import has_tensor, read_image
+from blip_tracing.models.family import Pictures, RunStates, TracedModel
+from blip_tracing.vocabulary.corruptions import DEVIATIONS
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Run
 
 Row = Mapping[str, str]
 Roles = Callable[[Sequence[str], Sequence[str]], list[str]]
@@ -74,13 +79,38 @@ class Null:
     roles: Roles
 
 
+@dataclass(frozen=True)
+class Corrupted:
+    """The corrupted run that is measured beside the clean ones.
+
+    roles: those of a question's tokens, from them and those of the other question of its row, told
+    by the rules of the corruption.
+    """
+
+    run: Run
+    roles: Roles
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What G examples' runs see: states (G, S, D), what the model reads of them, and pixels.
+
+    pixels: (G, 1, 3, height, width), None where they were not kept.
+    """
+
+    states: torch.Tensor
+    pictures: Pictures
+    pixels: torch.Tensor | None
+
+
 class CleanRuns:
     """A shard's clean runs, read a batch at a time.
 
-    tokens: (example, question) → its tokens; donors: example → its unrelated examples, once they
-    are measured.
+    tokens: (example, question) → its tokens. Once they are measured: answers: (example, question)
+    → the token ids of the answer that is followed; donors: example → its unrelated examples.
     """
 
+    answers: dict[tuple[str, str], list[int]]
     donors: dict[str, list[Donor]]
 
     def __init__(
@@ -90,25 +120,32 @@ class CleanRuns:
         rows: Sequence[Row],
         null: Null | None = None,
         first_layer: int = 0,
+        corrupted: Corrupted | None = None,
     ) -> None:
         """Check that the files are as they were written, and read the tables.
 
-        first_layer: the first whose cross-attention is needed.
+        first_layer: the first whose cross-attention is needed. Where the levels of the corrupted
+        run count in standard deviations, the tokens of the whole sheet are among the files.
         """
         check_files(files.facts, [*files.pictures, *files.states, *files.tokens, *files.runs])
         self.model, self.files, self.rows = model, files, rows
-        self.null, self.first_layer = null, first_layer
-        tokens, runs = (pd.concat(map(read_table, paths)) for paths in (files.tokens, files.runs))
-        self.tokens = tokens.groupby(["example", "question"])["token"].agg(list)
-        self.answer_ids = runs.set_index(["example", "run"])["answer_id"]
+        self.null, self.first_layer, self.corrupted = null, first_layer, corrupted
+        tokens = pd.concat(map(read_table, files.tokens))
+        grouped = tokens.groupby(["example", "question"])
+        self.tokens, self.token_ids = grouped["token"].agg(list), grouped["token_id"].agg(list)
 
     def measure(
-        self, variants: int, work: Callable[[Batch], list[pd.DataFrame]], what: str
+        self,
+        variants: int,
+        work: Callable[[Batch], list[pd.DataFrame]],
+        what: str,
+        in_pictures: bool = False,
     ) -> tuple[pd.DataFrame, ...]:
         """Work through the shard; return the tables that `work` makes of a batch, joined.
 
         variants: how many rows an example and position the work makes; what: the work's name, for
-        the log. Rows come in the sheet's order of examples.
+        the log; in_pictures: whether positions are a picture's, and a row all of its states. Rows
+        come in the sheet's order of examples.
         """
         parts: list[list[pd.DataFrame]] = []
         with Progress(len(self.rows), what) as progress, ExitStack() as files:
@@ -116,6 +153,13 @@ class CleanRuns:
                 files.enter_context(safe_open(path, "pt", device=str(self.model.device)))
                 for path in self.files.states
             ]
+            self.answers = {
+                (row["example"], question): self._tensor(
+                    answer_of(row["example"], question)
+                ).tolist()
+                for row in self.rows
+                for question in QUESTIONS
+            }
             self.donors = self._choose_donors()
 
             def work_through(rows: list[Row]) -> list[pd.DataFrame]:
@@ -125,9 +169,11 @@ class CleanRuns:
 
             for rows in self._alike():
                 first = rows[0]["example"]
-                pictures = self._picture_states
+                pictures = self._picture_states * len(pictures_of(rows[:1]))
                 if self.null and self.null.pictures:
-                    pictures *= 1 + len(self.donors[first])
+                    pictures += self._picture_states * len(self.donors[first])
+                if in_pictures:
+                    pictures += variants * self._picture_states**2
                 size = examples_a_batch(
                     self.model, len(self.tokens[first, BASE]), variants, pictures
                 )
@@ -140,24 +186,94 @@ class CleanRuns:
 
     def read(self, rows: Sequence[Row]) -> Batch:
         """The clean runs of rows that are alike in length and have equally many donors."""
-        images = [self._image(row["image"]) for row in rows]
-        states = torch.stack(images)
-        pictures = self.model.read_pictures(states, self.first_layer)
+        shown = [tuple(picture_of(row, question) for row in rows) for question in QUESTIONS]
+        # Runs of the same pictures share what is made of them, by which they are known.
+        seen = {images: self._seen(images) for images in dict.fromkeys(shown)}
         examples = [row["example"] for row in rows]
+        ids = [self.answers[example, question] for example in examples for question in QUESTIONS]
+        answers = padded(ids).unflatten(0, (-1, len(QUESTIONS)))
         runs = {
-            question: RunStates(
-                pictures,
-                self._stack([states_of(example, question) for example in examples], dim=1)[
-                    :, :, None
-                ],
-                self._stack([logits_of(example, question) for example in examples], dim=0)[:, None],
+            question: self._answered(
+                RunStates(
+                    seen[images].pictures,
+                    self._stack([states_of(example, question) for example in examples], dim=1)[
+                        :, :, None
+                    ],
+                    self._stack([logits_of(example, question) for example in examples], dim=0)[
+                        :, None
+                    ],
+                    answers=answers,
+                    pixels=seen[images].pixels,
+                )
             )
-            for question in QUESTIONS
+            for question, images in zip(QUESTIONS, shown, strict=True)
         }
-        ids = [
-            [self.answer_ids[example, question] for question in QUESTIONS] for example in examples
-        ]
-        return Batch(examples, runs, torch.tensor(ids), states, self._unrelated(examples))
+        base, source = (seen[images].states for images in shown)
+        return Batch(
+            examples,
+            runs,
+            answers,
+            base,
+            self._unrelated(examples),
+            source_images=source,
+            token_ids={question: self._ids(examples, question) for question in QUESTIONS},
+            changed=self._changed(examples),
+            unit=self._unit,
+        )
+
+    def _seen(self, images: Sequence[str]) -> _Seen:
+        """What runs of an example each see."""
+        states = torch.stack([self._image(image) for image in images])
+        names = [pixels_name(image) for image in images]
+        kept = has_tensor(self.files.pictures, names[0])
+        pixels = torch.stack([self._image(name) for name in names])[:, None] if kept else None
+        return _Seen(states, self.model.read_pictures(states, self.first_layer), pixels)
+
+    def _answered(self, run: RunStates) -> RunStates:
+        """The run with what the followed answers' further tokens get, which is not kept."""
+        return replace(run, rest=self.model.answer(run).rest) if run.whole_answers else run
+
+    def _ids(self, examples: Sequence[str], question: str) -> torch.Tensor:
+        return torch.tensor([self.token_ids[example, question] for example in examples])
+
+    def _changed(self, examples: Sequence[str]) -> torch.Tensor | None:
+        """Which tokens the corrupted run changes, (G, T); None where it changes all.
+
+        Raises InputError where an example has no token of its role.
+        """
+        corruption = self.corrupted and self.corrupted.run.corruption
+        if not self.corrupted or not corruption or not corruption.role:
+            return None
+        run, changed = self.corrupted.run, []
+        for example in examples:
+            roles = self._roles(example, run.question, self.corrupted)
+            if corruption.role not in roles:
+                raise InputError(
+                    f"runs.{run.name}.corrupt.role: no token of the {run.question} question of "
+                    f"example {example!r} has the role {corruption.role!r}; mend effects.roles, or "
+                    "leave the example out"
+                )
+            changed.append([role == corruption.role for role in roles])
+        return torch.tensor(changed, device=self.model.device)
+
+    @cached_property
+    def _unit(self) -> float:
+        """What a level counts in: 1, or the standard deviation of what is changed in the sheet.
+
+        That is one over all numbers of the states of all examples' tokens (Meng et al. 2022,
+        `causal_trace.py`: of the embeddings of all subjects' tokens).
+        """
+        corruption = self.corrupted and self.corrupted.run.corruption
+        if not self.corrupted or not corruption or corruption.unit != DEVIATIONS:
+            return 1.0
+        question = self.corrupted.run.question
+        states = []
+        # In an order that shards do not change, nor then the last digit.
+        for example in sorted(example for example, asked in self.tokens.index if asked == question):
+            embedded = embedded_at(corruption.at, self.model, self._ids([example], question))
+            changed = self._changed([example])
+            states.append(embedded[0] if changed is None else embedded[changed])
+        return torch.cat(states).double().std(correction=0).item()
 
     @cached_property
     def _picture_states(self) -> int:
@@ -183,7 +299,9 @@ class CleanRuns:
         names = {name for pool in self.null.pools.values() for name in pool["donors"]}
         candidates = {name: self._candidate(name, self.null) for name in names}
         chosen = {
-            example: self._choose(example, self.null, candidates) for example in self.null.pools
+            example: self._choose(example, self.null, candidates)
+            for example in donors
+            if example in self.null.pools
         }
         return donors | chosen
 
@@ -191,7 +309,7 @@ class CleanRuns:
         """The unrelated examples of an example; what had to give way is said in the log."""
         pool = null.pools[example]
         roles = self._roles(example, null.receiver, null)
-        followed = {int(self.answer_ids[example, question]) for question in QUESTIONS}
+        followed = {self.answers[example, question][0] for question in QUESTIONS}
         chosen, others = choose_donors(
             example,
             roles,
@@ -221,9 +339,13 @@ class CleanRuns:
         answer = int(self._tensor(logits_of(name, BASE)).argmax())
         return Candidate(name, self.tokens[name, BASE], self._roles(name, BASE, null), answer)
 
-    def _roles(self, example: str, question: str, null: Null) -> list[str]:
+    def roles(self, example: str, question: str) -> list[str]:
+        """The role of each token of one of an example's questions."""
+        return self._roles(example, question, self.null) if self.null else []
+
+    def _roles(self, example: str, question: str, told: Null | Corrupted) -> list[str]:
         other = SOURCE if question == BASE else BASE
-        return null.roles(self.tokens[example, question], self.tokens[example, other])
+        return told.roles(self.tokens[example, question], self.tokens[example, other])
 
     def _unrelated(self, examples: Sequence[str]) -> UnrelatedRuns | None:
         """The runs of the examples' donors, each read once."""
@@ -247,8 +369,8 @@ class CleanRuns:
         stream = self._stack([states_of(donor, BASE) for donor in donors], dim=1)[:, :, None]
         if not self.null.pictures:
             return RunStates(None, stream)
-        images = torch.stack([self._image(self.null.pictures[donor]) for donor in donors])
-        return RunStates(self.model.read_pictures(images, self.first_layer), stream)
+        seen = self._seen([self.null.pictures[donor] for donor in donors])
+        return RunStates(seen.pictures, stream, pixels=seen.pixels)
 
     def _image(self, image: str) -> torch.Tensor:
         return read_image(self.files.pictures, image, self.model.device)
@@ -257,8 +379,13 @@ class CleanRuns:
         groups: dict[tuple[int, ...], list[Row]] = {}
         for row in self.rows:
             example = row["example"]
-            lengths = (len(self.tokens[example, question]) for question in QUESTIONS)
-            groups.setdefault((*lengths, len(self.donors[example])), []).append(row)
+            lengths = (
+                len(kept[example, question])
+                for kept in (self.tokens, self.answers)
+                for question in QUESTIONS
+            )
+            pictures = len(pictures_of([row]))
+            groups.setdefault((*lengths, pictures, len(self.donors[example])), []).append(row)
         return list(groups.values())
 
     def _stack(self, names: Sequence[str], dim: int) -> torch.Tensor:
@@ -271,6 +398,11 @@ class CleanRuns:
         raise KeyError(f"{name}: no shard holds it")
 
 
+def pixels_name(image: str) -> str:
+    """What a picture's pixels (3, height, width) are called beside its states, if they are kept."""
+    return f"{image}/pixels"
+
+
 def states_of(example: str, question: str) -> str:
     """What a clean run's states (L + 1, T, D) are called in its shard's file."""
     return f"{example}/{question}"
@@ -279,3 +411,13 @@ def states_of(example: str, question: str) -> str:
 def logits_of(example: str, question: str) -> str:
     """What a clean run's logits (V,) of the first answer token are called there."""
     return f"{example}/{question}/logits"
+
+
+def answer_of(example: str, question: str) -> str:
+    """What the token ids (A,) of the answer that is followed are called there."""
+    return f"{example}/{question}/answer"
+
+
+def padded(answers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The token ids of answers (N, A), those that are shorter padded with −1."""
+    return pad_sequence([torch.tensor(ids) for ids in answers], True, -1)

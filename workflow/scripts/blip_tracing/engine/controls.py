@@ -12,9 +12,10 @@ import torch
 
 from blip_tracing.engine.scores import Scores
 from blip_tracing.errors import MeasurementError
+from blip_tracing.models.family import Outcome
 from blip_tracing.vocabulary.tables import NO_OP
 
-# Both sides of a no-op go through the same arithmetic.
+# Both sides of a no-op go through the same arithmetic, where what is put in is kept.
 NO_OP_TOLERANCE = 1e-6
 # A run resumed in another batch is rounded differently (seen at BLIP-base's size, float32 on a CPU:
 # 5e-6; a fault such as a third of the width is thousands of times as far off), and bfloat16 keeps
@@ -53,15 +54,25 @@ class Control:
         )
 
 
-def distance(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """The largest absolute difference in probability of logits (G, M, V): (G, M), on the CPU."""
-    one, other = (part.float().softmax(-1) for part in (logits, others))
-    return (one - other).abs().amax(-1).cpu()
+def distance(found: Outcome, known: Outcome) -> torch.Tensor:
+    """The largest absolute difference in probability of outcomes (G, M): (G, M), on the CPU.
+
+    Of any first token, and of what follows it in any answer that is followed.
+    """
+    one, other = (part.logits.float().softmax(-1) for part in (found, known))
+    difference = (one - other).abs().amax(-1)
+    if found.rest is not None and known.rest is not None:
+        further = (found.rest.float().exp() - known.rest.float().exp()).abs().amax(-1)
+        difference = torch.maximum(difference, further)
+    return difference.cpu()
 
 
-def tolerance_of(control: str, dtype: str) -> float:
-    """How far off its outcome, in probability, rounding may put a control."""
-    return NO_OP_TOLERANCE if control == NO_OP else TOLERANCE[dtype]
+def tolerance_of(control: str, dtype: str, kept: bool) -> float:
+    """How far off its outcome, in probability, rounding may put a control.
+
+    kept: whether what is put in are states that a run keeps, and does not make again.
+    """
+    return NO_OP_TOLERANCE if control == NO_OP and kept else TOLERANCE[dtype]
 
 
 def check_control(

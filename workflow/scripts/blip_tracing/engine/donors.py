@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import pad
 
 from blip_tracing.models.family import RunStates, TracedModel
 from blip_tracing.vocabulary.roles import NO_ROLE
-from blip_tracing.vocabulary.sites import Place
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, Place
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,28 @@ class UnrelatedRuns:
         """K."""
         return self.donors.shape[1]
 
-    def at(self, model: TracedModel, place: Place) -> torch.Tensor:
-        """What takes each position's place: (G, K, T, D)."""
+    def at(self, model: TracedModel, place: Place, answers: torch.Tensor) -> torch.Tensor:
+        """What takes each position's place: (G, K, T, W).
+
+        In the question encoder the state of the position that stands for it, elsewhere that of the
+        same position; answers: (G, K', A), those that are followed, as the decoder reads them.
+        """
+        if place.tower == DECODER and answers.shape[-1] > 1:
+            return self._decoded(model, place, answers)
         states = [model.states_at(run, place)[:, 0] for run in self.runs]
         longest = max(part.shape[1] for part in states)
         padded = torch.cat([pad(part, (0, 0, 0, longest - part.shape[1])) for part in states])
-        return padded[self.donors[..., None], self.positions]
+        if place.tower == ENCODER:
+            return padded[self.donors[..., None], self.positions]
+        return padded[self.donors]
+
+    def _decoded(self, model: TracedModel, place: Place, answers: torch.Tensor) -> torch.Tensor:
+        """The donors' states under each example's answers, example by example."""
+        found = []
+        for own, donors in zip(answers, self.donors, strict=True):
+            runs = (
+                replace(run, answers=own.expand(run.stream.shape[1], -1, -1)) for run in self.runs
+            )
+            states = torch.cat([model.states_at(run, place)[:, 0] for run in runs])
+            found.append(states[donors])
+        return torch.stack(found)

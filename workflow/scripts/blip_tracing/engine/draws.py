@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from blip_tracing.engine.batch import Batch
-from blip_tracing.models.family import RunStates, TracedModel
-from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS, Corruption
+from blip_tracing.models.family import Pictures, RunStates, TracedModel, pixels_of
+from blip_tracing.vocabulary.corruptions import (
+    DEVIATIONS,
+    KINDS,
+    PICTURE_PIXELS,
+    PICTURE_STATES,
+    QUESTION_EMBEDDINGS,
+    QUESTION_WORDS,
+    Corruption,
+)
 from blip_tracing.vocabulary.experiment import Run
 
 Variant = tuple[float, int]
+Inputs = tuple[torch.Tensor, Pictures, torch.Tensor | None]
 
 
-def draw_noise(seed: int, example: str, draw: int, tokens: int, width: int) -> torch.Tensor:
-    """Return standard normal noise of shape (tokens, width), float32 on the CPU.
+def draw_noise(seed: int, example: str, draw: int, *shape: int) -> torch.Tensor:
+    """Return standard normal noise of a shape (tokens, width), float32 on the CPU.
 
     The generator is keyed by (seed, example, draw) alone, so that all layers, positions, sites and
     levels of a draw share their noise (torch promises the same numbers within one release only, so
@@ -25,34 +35,44 @@ def draw_noise(seed: int, example: str, draw: int, tokens: int, width: int) -> t
     """
     key = hashlib.sha256(f"{seed}\n{example}\n{draw}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(key[:8], "big") >> 1)
-    return torch.randn(tokens, width, generator=generator, device="cpu")
+    return torch.randn(*shape, generator=generator, device="cpu")
 
 
-def draws_of(corruption: Corruption, examples: Sequence[str], states: torch.Tensor) -> torch.Tensor:
-    """The draws (G, S, T, D) of G examples whose states (G, T, D) they change."""
-    rows, width = states.shape[1:]
-    noise = [
-        torch.stack(
-            [
-                draw_noise(corruption.seed, example, draw, rows, width)
-                for draw in range(corruption.draws)
-            ]
+def draws_of(
+    corruption: Corruption,
+    examples: Sequence[str],
+    states: torch.Tensor,
+    draws: Sequence[int],
+) -> torch.Tensor:
+    """The noise (G, M, …) of M draws of G examples whose states (G, …) they change."""
+    shape = states.shape[1:]
+    made = {
+        draw: torch.stack(
+            [draw_noise(corruption.seed, example, draw, *shape) for example in examples]
         )
-        for example in examples
-    ]
-    return torch.stack(noise).to(states)
+        for draw in dict.fromkeys(draws)
+    }
+    return torch.stack([made[draw] for draw in draws], dim=1).to(states)
 
 
 def corrupt(
     corruption: Corruption,
-    examples: Sequence[str],
+    batch: Batch,
     states: torch.Tensor,
     variants: Sequence[Variant],
 ) -> torch.Tensor:
-    """States (G, T, D) of examples at each of M variants, a level and a draw: (G, M, T, D)."""
-    levels = torch.tensor([level for level, _ in variants]).to(states)
-    draws = draws_of(corruption, examples, states)[:, [draw for _, draw in variants]]
-    return KINDS[corruption.kind].apply(states[:, None], draws, levels[:, None, None])
+    """States (G, …) of examples at each of M variants, a level and a draw: (G, M, …)."""
+    kind, unit = KINDS[corruption.kind], batch.unit
+    around = [1] * (states.ndim - 1)
+    levels = torch.tensor([level * unit for level, _ in variants]).to(states)
+    draws = states.new_zeros(())
+    if kind.drawn:
+        draws = draws_of(corruption, batch.examples, states, [draw for _, draw in variants])
+    changed = kind.apply(states[:, None], draws, levels.reshape(-1, *around))
+    if not corruption.role:
+        return changed
+    assert batch.changed is not None
+    return torch.where(batch.changed[:, None, :, None], changed, states[:, None])
 
 
 def run_corrupted(
@@ -60,29 +80,69 @@ def run_corrupted(
 ) -> RunStates:
     """A corrupted run of each example at each of M variants."""
     assert run.corruption is not None
-    return PLACES[run.corruption.at](model, batch, run, variants)
+    place = PLACES[run.corruption.at]
+    clean, states = batch.runs[run.question], place.read(model, batch, run.question)
+    changed = corrupt(run.corruption, batch, states, variants)
+    inputs, pictures, pixels = place.give(model, clean, changed)
+    return model.run(inputs, pictures, clean.answers, pixels)
 
 
-def _question_embeddings(
-    model: TracedModel, batch: Batch, run: Run, variants: Sequence[Variant]
-) -> RunStates:
-    assert run.corruption is not None
-    clean = batch.runs[run.question]
-    states = CHANGED[run.corruption.at](batch, run.question)
-    inputs = corrupt(run.corruption, batch.examples, states, variants)
-    return model.run(inputs, clean.pictures)
+def embedded_at(at: str, model: TracedModel, token_ids: torch.Tensor) -> torch.Tensor:
+    """The states (G, T, D) of questions (G, T) at a place that has one a token."""
+    return model.embed_words(token_ids) if at == QUESTION_WORDS else model.embed(token_ids)
 
 
-def clean_spread(batch: Batch, run: Run) -> torch.Tensor:
-    """The standard deviation, of each example, of the clean states that the run changes: (G,)."""
-    assert run.corruption is not None
-    states = CHANGED[run.corruption.at](batch, run.question)
-    return states.double().flatten(1).std(dim=1, correction=0).cpu()
+def clean_spread(model: TracedModel, batch: Batch, run: Run) -> torch.Tensor:
+    """The standard deviation, of each example, of the clean states that the run changes: (G,).
+
+    Where levels count in standard deviations, that which they count in, the same for all.
+    """
+    corruption = run.corruption
+    assert corruption is not None
+    if corruption.unit == DEVIATIONS:
+        return torch.full((len(batch.examples),), batch.unit, dtype=torch.float64)
+    states = PLACES[corruption.at].read(model, batch, run.question).double()
+    if batch.changed is not None:
+        each = zip(states, batch.changed, strict=True)
+        return torch.stack([own[at].std(correction=0) for own, at in each]).cpu()
+    return states.flatten(1).std(dim=1, correction=0).cpu()
 
 
-# Of each place of `vocabulary.corruptions`: how it is corrupted, and which states (G, …) that
-# changes.
-PLACES = {QUESTION_EMBEDDINGS: _question_embeddings}
-CHANGED: dict[str, Callable[[Batch, str], torch.Tensor]] = {
-    QUESTION_EMBEDDINGS: lambda batch, question: batch.runs[question].stream[0][:, 0]
+@dataclass(frozen=True)
+class Place:
+    """A place of `vocabulary.corruptions`.
+
+    read: the clean states (G, …) of a question's runs; give: what the runs begin from when they
+    are changed to (G, M, …) instead: first inputs, pictures and, where they are kept, pixels.
+    """
+
+    read: Callable[[TracedModel, Batch, str], torch.Tensor]
+    give: Callable[[TracedModel, RunStates, torch.Tensor], Inputs]
+
+
+def _with_states(model: TracedModel, clean: RunStates, states: torch.Tensor) -> Inputs:
+    inputs = clean.stream[0].expand(-1, states.shape[1], -1, -1)
+    return inputs, model.read_pictures(states), None
+
+
+def _with_pixels(model: TracedModel, clean: RunStates, pixels: torch.Tensor) -> Inputs:
+    inputs, pictures, _ = _with_states(model, clean, model.see(pixels))
+    return inputs, pictures, pixels
+
+
+PLACES = {
+    QUESTION_WORDS: Place(
+        lambda model, batch, question: embedded_at(
+            QUESTION_WORDS, model, batch.token_ids[question]
+        ),
+        lambda model, clean, words: (model.finish_embedding(words), clean.pictures, clean.pixels),
+    ),
+    QUESTION_EMBEDDINGS: Place(
+        lambda model, batch, question: batch.runs[question].stream[0][:, 0],
+        lambda model, clean, inputs: (inputs, clean.pictures, clean.pixels),
+    ),
+    PICTURE_STATES: Place(lambda model, batch, question: batch.images_of(question), _with_states),
+    PICTURE_PIXELS: Place(
+        lambda model, batch, question: pixels_of(batch.runs[question])[:, 0], _with_pixels
+    ),
 }

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from blip_tracing.errors import MeasurementError
-from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.models.family import Outcome
+from blip_tracing.vocabulary.metrics import METRICS, Answered
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,32 @@ class Scores:
 class Judge:
     """Scores logits by metrics on the answers that are followed.
 
-    metrics: their names; answers: (G, K) token ids, of the base answer and of the source answer;
-    examples: G names, for errors.
+    metrics: their names; answers: (G, K, A) token ids, of the base answer and of the source
+    answer, padded with −1; examples: G names, for errors.
     """
 
     metrics: Sequence[str]
     answers: torch.Tensor
     examples: Sequence[str]
 
-    def score(self, logits: torch.Tensor, target: torch.Tensor, place: str) -> Scores:
-        """Score logits (G, …, V); target: the logits of the run that they lead to, broadcasting.
+    def score(self, found: Outcome, target: Outcome, place: str) -> Scores:
+        """Score outcomes (G, …); target: of the run that they lead to, broadcasting.
 
         Raises MeasurementError, naming the first example and the place, at NaN or infinity.
         """
-        check_finite(logits, self.examples, place)
-        logits, target = logits.float(), target.float()
-        shape = (len(logits), *[1] * (logits.ndim - 2), -1)
-        answers = self.answers.to(logits.device).reshape(shape).expand(*logits.shape[:-1], -1)
+        for part in (found.logits, found.rest):
+            if part is not None:
+                check_finite(part, self.examples, place)
+        logits = found.logits.float()
+        shape = (len(logits), *[1] * (logits.ndim - 2), *self.answers.shape[1:])
+        answers = self.answers.to(logits.device).reshape(shape)
+        answers = answers.expand(*logits.shape[:-1], *self.answers.shape[1:])
+        rest = logits.new_zeros(()) if found.rest is None else found.rest.float()
+        runs = Answered(logits, answers, rest, target.logits.float())
         columns: dict[str, torch.Tensor] = {}
         for name in self.metrics:
             metric = METRICS[name]
-            measured = metric.measure(logits, answers, target).cpu()
+            measured = metric.measure(runs).cpu()
             columns.update(zip(metric.columns, measured.unbind(-1), strict=True))
         return Scores(columns)
 

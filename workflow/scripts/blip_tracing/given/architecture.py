@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from blip_tracing.errors import InputError
+from blip_tracing.vocabulary.sites import VISION
 
 NAME = "BlipForQuestionAnswering"
 # What BLIP takes where config.json leaves a number out.
@@ -49,11 +50,12 @@ Tensors = Iterable[tuple[str, Shape]]
 
 @dataclass(frozen=True)
 class Stack:
-    """The sizes of a transformer: its layers, the width of its states and of its feed-forward."""
+    """The sizes of a transformer: layers, width of its states and of its feed-forward, heads."""
 
     layers: int
     width: int
     inner_width: int
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class Architecture:
     patch_size: int
     start: int
     tied: bool
+
+    def tower(self, name: str) -> Stack:
+        """The sizes of a tower: question encoder and answer decoder have the same."""
+        return self.vision if name == VISION else self.text
+
+    @property
+    def side(self) -> int:
+        """How many patches a picture has across and down."""
+        return self.image_size // self.patch_size
 
     @classmethod
     def from_config(cls, config: dict[str, Any], source: str) -> Architecture:
@@ -172,7 +183,12 @@ def _shown(value: object) -> str:
 
 
 def _stack(numbers: dict[str, int]) -> Stack:
-    return Stack(numbers["num_hidden_layers"], numbers["hidden_size"], numbers["intermediate_size"])
+    return Stack(
+        numbers["num_hidden_layers"],
+        numbers["hidden_size"],
+        numbers["intermediate_size"],
+        numbers["num_attention_heads"],
+    )
 
 
 # --- its tensors

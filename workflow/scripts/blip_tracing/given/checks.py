@@ -14,18 +14,21 @@ import pandas as pd
 from tokenizers import Tokenizer
 
 from blip_tracing.errors import InputError
+from blip_tracing.given.architecture import Architecture
 from blip_tracing.given.checkpoint import CONFIG, read_architecture
-from blip_tracing.given.pictures import identify_picture, is_url
+from blip_tracing.given.pictures import PICTURES, identify_picture, is_url, pictures_of
 from blip_tracing.given.sheet import records_of, where_in
 from blip_tracing.given.tokens import (
-    answer_token_id,
+    answer_token_ids,
     check_vocabulary,
     load_tokenizer,
     tokenize,
     unknown_words,
 )
 from blip_tracing.machinery.contents import content_digest
-from blip_tracing.vocabulary.experiment import experiments_of
+from blip_tracing.vocabulary.corruptions import PICTURE_PIXELS, PICTURE_STATES
+from blip_tracing.vocabulary.experiment import SOURCE, Experiment, experiments_of
+from blip_tracing.vocabulary.sites import SITES, VISION, towers_of
 
 QUESTIONS = ("base_question", "source_question")
 ANSWERS = ("base_answer", "source_answer")
@@ -39,22 +42,61 @@ def check_pictures(sheet: pd.DataFrame, sheet_path: str) -> None:
     """
     checked: set[tuple[str, str]] = set()
     for row, record in records_of(sheet):
-        image, checksum = record["image"], record["image_sha256"]
-        if is_url(image) or (image, checksum) in checked:
-            continue
-        checked.add((image, checksum))
         where = where_in(sheet_path, row, record)
-        if "://" in image:
-            raise InputError(f"{where}, image: {image}: is not http(s); download it, give its path")
-        try:
-            identify_picture(image)
-        except InputError as error:
-            raise InputError(f"{where}, image: {error}") from error
-        if checksum and checksum != (found := content_digest([image])):
+        for column, checksums in PICTURES.items():
+            given = record[column], record[checksums]
+            if record[column] and given not in checked:
+                checked.add(given)
+                _check_picture(*given, f"{where}, {column}", f"{where}, {checksums}")
+
+
+def check_own_pictures(config: dict[str, Any], sheet: pd.DataFrame, sheet_path: str) -> None:
+    """Check that at sites of the vision tower receiver and donor see different pictures.
+
+    Raises InputError naming the experiment, where neither is of the other question and no picture's
+    pixels are corrupted, or the first row whose source run has no picture of its own.
+    """
+    for name, experiment in experiments_of(config).items():
+        seen = [site for site in experiment.sites if SITES[site].tower == VISION]
+        if not seen:
+            continue
+        corruption = experiment.corrupted.corruption if experiment.corrupted else None
+        if corruption and corruption.at == PICTURE_STATES:
             raise InputError(
-                f"{where}, image_sha256: the sha256 of {image} is {found}; "
-                "mend the cell or replace the picture"
+                f"experiments.{name}: {corruption.at} lie behind {seen[0]}, which they leave as it "
+                f"is; corrupt {PICTURE_PIXELS}, or leave out the sites of vision"
             )
+        if corruption and corruption.at == PICTURE_PIXELS:
+            continue
+        questions = experiment.receiver.question, experiment.donor.question
+        if len(set(questions)) == 1:
+            raise InputError(
+                f"experiments.{name}: receiver and donor see the same picture, so that they do not "
+                f"differ at {seen[0]}; let one of them be of {SOURCE}, with a source_image"
+            )
+        for row, record in records_of(sheet):
+            if len(pictures_of([record])) == 1:
+                raise InputError(
+                    f"{where_in(sheet_path, row, record)}, source_image: is the base run's "
+                    f"picture, and experiment {name} puts what one picture gives at {seen[0]} into "
+                    "another's run; name another picture, or leave out that experiment"
+                )
+
+
+def _check_picture(image: str, checksum: str, where: str, where_checksum: str) -> None:
+    if is_url(image):
+        return
+    if "://" in image:
+        raise InputError(f"{where}: {image}: is not http(s); download it, give its path")
+    try:
+        identify_picture(image)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if checksum and checksum != (found := content_digest([image])):
+        raise InputError(
+            f"{where_checksum}: the sha256 of {image} is {found}; "
+            "mend the cell or replace the picture"
+        )
 
 
 def check_against_checkpoint(
@@ -65,10 +107,10 @@ def check_against_checkpoint(
 ) -> list[str]:
     """Check configuration (defaults filled in) and sheet against the model that they name.
 
-    The layers agree; the tokenizer's words are the model's; every question fits; given answers are
-    one known token; and where an experiment is of both questions, those of a row have as many
-    tokens. (Unequal pairs are refused rather than aligned: a patch of all positions is the
-    source's run only between equals.)
+    The layers agree; heads and regions that are asked for are there; the tokenizer's words are the
+    model's; every question fits; given answers are of known words; and where an experiment is of
+    both questions, those of a row have as many tokens. (Unequal pairs are refused rather than
+    aligned: a patch of all positions is the source's run only between equals.)
     Returns one-line warnings: of answers that the tokenizer has no word for, and of each word that
     it does not know.
     Raises InputError on the first fault.
@@ -80,6 +122,8 @@ def check_against_checkpoint(
         "vision": model.vision.layers,
     }
     _check_layers(config["model"]["layers"], found, checkpoint_dir)
+    for experiment in experiments_of(config).values():
+        _check_parts(experiment, model)
     tokenizer = load_tokenizer(checkpoint_dir)
     paired = any(
         experiment.donor.question != experiment.receiver.question
@@ -89,7 +133,7 @@ def check_against_checkpoint(
     for row, record in records_of(sheet):
         where = where_in(sheet_path, row, record)
         _check_lengths(tokenizer, record, model.positions, paired, where)
-        _check_answers(tokenizer, record, where)
+        _check_answers(tokenizer, record, model.positions, where)
         warnings += _unknown_word_warnings(tokenizer, record, where)
     return warnings
 
@@ -103,6 +147,24 @@ def _check_layers(
                 f"model.layers.{tower} is {number}, but {Path(checkpoint_dir) / CONFIG} has "
                 f"{found[tower]}; set model.layers.{tower} to {found[tower]}"
             )
+
+
+def _check_parts(experiment: Experiment, model: Architecture) -> None:
+    """Check that every head and every region of an experiment is one."""
+    place = f"experiments.{experiment.name}"
+    for tower in towers_of(experiment.sites, with_heads=True):
+        heads = model.tower(tower).heads
+        for number, head in enumerate(experiment.heads):
+            if head >= heads:
+                raise InputError(
+                    f"{place}.heads[{number}]: {head} is not a head of the {tower} tower, which "
+                    f"has {heads}, counted from 0; give at most {heads - 1}"
+                )
+    if VISION in towers_of(experiment.sites) and experiment.regions > model.side:
+        raise InputError(
+            f"{place}.regions: {experiment.regions} is more than the {model.side} patches that a "
+            f"picture has across; give at most {model.side}, or 0 for every patch"
+        )
 
 
 def _check_lengths(
@@ -126,15 +188,19 @@ def _check_lengths(
         )
 
 
-def _check_answers(tokenizer: Tokenizer, record: dict[str, str], where: str) -> None:
+def _check_answers(tokenizer: Tokenizer, record: dict[str, str], limit: int, where: str) -> None:
+    mend = "give another, or none for the model's own"
     for column in ANSWERS:
+        if not record[column]:
+            continue
         try:
-            if record[column]:
-                answer_token_id(tokenizer, record[column])
+            length = len(answer_token_ids(tokenizer, record[column]))
         except InputError as error:
+            raise InputError(f"{where}, {column}: {error}; {mend}") from error
+        if length > limit:
             raise InputError(
-                f"{where}, {column}: {error}; give another, or none for the model's own"
-            ) from error
+                f"{where}, {column}: has {length} tokens, the model answers {limit} at most; {mend}"
+            )
 
 
 def _unknown_word_warnings(tokenizer: Tokenizer, record: dict[str, str], where: str) -> list[str]:

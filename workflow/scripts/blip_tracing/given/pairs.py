@@ -43,6 +43,13 @@ class Reason(StrEnum):
     PICTURE_ID = "the picture's id is not a whole number"
     EMPTY = "there is no question or no answer"
     WORDS = "the question has another number of words"
+    PIECES = "the question has another number of tokens"
+    TRIPLETS = "its triplets do not differ in exactly one word"
+    PERSON = "a person is in it"
+    ADJECTIVE = "its adjective is not asked about"
+    TAKEN = "its picture stands in an earlier example"
+    NO_OTHER = "its noun has no picture left of another adjective"
+    NO_REPLACEMENT = "no other words make a question of as many tokens"
     UNKNOWN_WORD = "the tokenizer does not know a word of the question"
     LENGTH = "the question is longer than the model reads"
     ANSWER = "the answer is not one known token"
@@ -113,7 +120,15 @@ class Pairing:
 
 
 def read_dataset(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a CSV of questions: row, picture, question, answer, all but `row` text in single spaces.
+    """Read a CSV of questions: row, picture, question, answer.
+
+    Raises InputError as `read_table_of_text` does.
+    """
+    return read_table_of_text(path, list(COLUMNS)).rename(columns=COLUMNS)
+
+
+def read_table_of_text(path: str | os.PathLike[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Read `row` and these columns of a CSV, all but `row` text in single spaces.
 
     `row` is the number that a spreadsheet shows (the header is row 1); other columns are ignored.
     Raises InputError when there is no such file, it is no CSV, or lacks a column.
@@ -129,12 +144,12 @@ def read_dataset(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise InputError(
             f"{path}: is not a table ({reason}); save it as comma-separated UTF-8 text"
         ) from error
-    for column in COLUMNS:
+    for column in columns:
         if column not in table:
             raise InputError(
-                f"{path}: has no column {column}; its first line names {', '.join(COLUMNS)}"
+                f"{path}: has no column {column}; its first line names {', '.join(columns)}"
             )
-    cells = table[list(COLUMNS)].rename(columns=COLUMNS).fillna("")
+    cells = table[list(columns)].fillna("")
     cells = cells.apply(lambda column: column.str.split().str.join(" "))
     cells.insert(0, "row", range(FIRST_ROW, FIRST_ROW + len(cells)))
     return cells

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -14,7 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blip_tracing.errors import InputError
 from blip_tracing.machinery.files import check_file, read_record, sha256_of
+from blip_tracing.vocabulary.experiment import QUESTIONS, SOURCE
 
+# The sheet's columns of pictures, and those of their checksums.
+PICTURES = {"image": "image_sha256", "source_image": "source_image_sha256"}
 # How many times as long as thick a picture is shown at most.
 THINNEST = 40
 PICTURES_FOLDER = "results/pictures"
@@ -25,6 +28,16 @@ PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 def is_url(image: str) -> bool:
     """Whether the sheet's `image` is to be downloaded."""
     return image.lower().startswith(("http://", "https://"))
+
+
+def picture_of(row: Mapping[str, str], question: str) -> str:
+    """The picture of a row's run, as the sheet names it: the source run can have its own."""
+    return (question == SOURCE and row.get("source_image")) or row["image"]
+
+
+def pictures_of(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """The rows' distinct pictures in order of first appearance."""
+    return list(dict.fromkeys(picture_of(row, question) for row in rows for question in QUESTIONS))
 
 
 def picture_path(image: str) -> str:

@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blip_tracing.given.pictures import is_url, picture_path
+from blip_tracing.given.pictures import PICTURES, is_url, picture_path, pictures_of
+from blip_tracing.vocabulary.corruptions import DEVIATIONS, PICTURE_PIXELS
 from blip_tracing.vocabulary.experiment import (
     BASE,
     CLEAN,
@@ -22,8 +23,10 @@ from blip_tracing.vocabulary.experiment import (
     described,
     experiments_of,
 )
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.regions import picture_roles
+from blip_tracing.vocabulary.sites import ENCODER, SITES, VISION, towers_of
 from blip_tracing.vocabulary.tables import CONTROLS, REASONS, TABLES
+from blip_tracing.vocabulary.views import figure_names
 
 Item = TypeVar("Item")
 Row = dict[str, str]
@@ -45,9 +48,6 @@ IMAGES = {"states": "safetensors", "facts": "json"}
 MADE_WITH = {
     "families": "summary", "negatives": "summary", "run_means": "summary", "verdicts": "published",
 }  # fmt: skip
-# An experiment's figures of an example: one, or several where a run is corrupted.
-ANSWERS = "answers"
-NOISY_FIGURES = ("means", "levels", "draws", "mean")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Plan:
 
     shards: name → rows; picture_shards: name → pictures; pools: example → the rows that can be its
     null; groups: example → its group; checksums: picture → the sheet's checksum, if any;
-    remote_pictures: file name → the row that names its address.
+    remote_pictures: file name → its address.
     """
 
     def __init__(
@@ -103,11 +103,15 @@ class Plan:
         pictures = cut(pictures_of(self.rows), config["shard_size"])
         self.picture_shards = known("shard", pictures)
         self.pools = donor_pools(self.rows)
-        self.checksums = {row["image"]: row["image_sha256"] for row in rows}
+        self.checksums = {
+            row.get(image, ""): row.get(checksum, "")
+            for image, checksum in reversed(PICTURES.items())
+            for row in rows
+        }
         self.remote_pictures = {
-            Path(picture_path(row["image"])).name: row
-            for row in reversed(self.rows)
-            if is_url(row["image"])
+            Path(picture_path(image)).name: image
+            for image in pictures_of(self.rows)
+            if is_url(image)
         }
         self.experiments: dict[str, Experiment] = known("experiment", experiments_of(config))
         self._shard_of = {
@@ -124,6 +128,15 @@ class Plan:
         return {run.name: run for run in runs if run}
 
     @property
+    def keeps_pixels(self) -> bool:
+        """Whether pictures' pixels are kept, for runs that begin with them."""
+        sites = chain.from_iterable(each.sites for each in self.experiments.values())
+        corruptions = (run.corruption for run in self.corrupted.values())
+        return any(SITES[site].tower == VISION for site in sites) or any(
+            corruption and corruption.at == PICTURE_PIXELS for corruption in corruptions
+        )
+
+    @property
     def averaged_runs(self) -> list[Run]:
         """The runs whose means are told: each that a corrupted one is of, and that one."""
         runs = [Run(run.question, run.question) for run in self.corrupted.values()]
@@ -132,9 +145,9 @@ class Plan:
     @cached_property
     def parts(self) -> dict[str, dict[str, Part]]:
         """Experiment → the label of each of its jobs → what that job does."""
-        layers = list(range(self.config["model"]["layers"]["encoder"]))
         planned = {}
         for name, experiment in self.experiments.items():
+            layers = self.layers_of(experiment)
             if run := experiment.corrupted:
                 levels = group(run.levels, self.config["noise_levels_per_job"], level_label)
                 planned[name] = {
@@ -147,6 +160,11 @@ class Plan:
                 }
             planned[name] = self._known("part", planned[name])
         return self._known("experiment", planned)
+
+    def layers_of(self, experiment: Experiment) -> list[int]:
+        """The layers of the deepest tower that it has a site of; a shallower one ends before."""
+        towers = towers_of(experiment.sites)
+        return list(range(max(self.config["model"]["layers"][tower] for tower in towers)))
 
     @property
     def at_once(self) -> bool:
@@ -177,15 +195,18 @@ class Plan:
             "seed": controls["seed"],
             "draws": controls.get("null_draws"),
             "roles": self.config["effects"]["roles"],
+            "picture_roles": picture_roles(row.get("boxes", "") for row in self.rows),
         }
 
     def null_pictures(self, experiment: str, shard: str) -> dict[str, str]:
         """Example of a pool → its picture, where its run is made again to be the null.
 
-        That is inside a block; between blocks its states are kept, and no picture is needed.
+        That is in the vision tower and inside a block of the encoder; between its blocks the states
+        are kept, and from them the decoder's are made: no picture is needed.
         """
-        sites = self.experiments[experiment].sites
-        if all(SITES[site].boundary is not None for site in sites):
+        sites = [SITES[site] for site in self.experiments[experiment].sites]
+        inner = any(site.tower == ENCODER and site.boundary is None for site in sites)
+        if not inner and all(site.tower != VISION for site in sites):
             return {}
         return {other["example"]: other["image"] for other in self._donors_of(shard)}
 
@@ -199,7 +220,7 @@ class Plan:
 
         experiment: with those that its null needs.
         """
-        images = {row["image"] for row in self.shards[shard]}
+        images = set(pictures_of(self.shards[shard]))
         if experiment is not None:
             images.update(self.null_pictures(experiment, shard).values())
         shards = {self._picture_shard_of[image] for image in images}
@@ -214,9 +235,27 @@ class Plan:
         shards = [shard, *sorted(others - {shard})]
         return [CLEAN_FILES[kind].format(shard=name) for name in shards]
 
+    def token_files(self, shard: str, experiment: str, kind: str = "tokens") -> list[str]:
+        """The tokens that a shard's interventions read, the shard's own first, or their facts."""
+        files = self.clean_files(shard, kind)
+        return self._with_counted(files, self.experiments[experiment].corrupted, kind)
+
+    def corrupted_token_files(self, shard: str, run: str, kind: str = "tokens") -> list[str]:
+        """The tokens that a shard's corrupted run reads, its own first, or their facts."""
+        own = [CLEAN_FILES[kind].format(shard=shard)]
+        return self._with_counted(own, self.corrupted[run], kind)
+
+    def _with_counted(self, files: list[str], run: Run | None, kind: str) -> list[str]:
+        """With all shards' where levels count in the standard deviation of the sheet's tokens."""
+        if run is None or run.corruption is None or run.corruption.unit != DEVIATIONS:
+            return files
+        every = [CLEAN_FILES[kind].format(shard=name) for name in self.shards]
+        return list(dict.fromkeys([*files, *every]))
+
     def clean_facts(self, shard: str, experiment: str) -> list[str]:
         """What vouches for the files that a shard's interventions begin from."""
-        return self.picture_files(shard, "json", experiment) + self.clean_files(shard, "facts")
+        pictures = self.picture_files(shard, "json", experiment)
+        return pictures + self.token_files(shard, experiment, "facts")
 
     def cell_files(self, experiment: str, shard: str, folder: str, suffix: str) -> list[str]:
         """The files of an experiment's jobs for a shard."""
@@ -318,14 +357,13 @@ class Plan:
         """The figures of an example, in the order of telling, without ending."""
         figures = [f"reports/figures/baseline/{example}"]
         for name, experiment in self.experiments.items():
-            for site in experiment.sites:
-                kinds = NOISY_FIGURES if experiment.corrupted else [ANSWERS]
-                figures += [f"reports/figures/{name}/{kind}_{site}_{example}" for kind in kinds]
+            names = figure_names(experiment, example)
+            figures += [f"reports/figures/{name}/{figure}" for figure in names]
         return figures
 
     def picture_facts(self, rows: Iterable[Row]) -> list[str]:
         """What says which pictures were encoded for these rows."""
-        shards = {self._picture_shard_of[row["image"]] for row in rows}
+        shards = {self._picture_shard_of[image] for image in pictures_of(rows)}
         return [f"results/images/{shard}.json" for shard in sorted(shards)]
 
     @cached_property
@@ -405,10 +443,38 @@ class Plan:
         names = ("total_effect", "least_effect", "resamples", "seed")
         return {name: self.config["effects"][name] for name in names}
 
-    def described_examples(self, shard: str) -> list[list[str]]:
-        """A shard's examples, each with its picture and its group."""
-        rows = self.shards[shard]
-        return [[row["example"], row["image"], self.groups[row["example"]]] for row in rows]
+    def described_examples(self, shard: str) -> list[list[Any]]:
+        """A shard's examples: name, unit, whether pictures are exchanged, group and boxes."""
+        return [
+            [row["example"], self.units[row["example"]],
+             row.get("source_image") not in (None, "", row["image"]),
+             self.groups[row["example"]], row.get("boxes", "")]
+            for row in self.shards[shard]
+        ]  # fmt: skip
+
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """Example → the unit of resampling and of sign flips: rows that share a picture are one.
+
+        Either picture counts, and whoever shares one with any of them; it is named after one.
+        """
+        leader: dict[str, str] = {}
+
+        def lead(picture: str) -> str:
+            while (above := leader.setdefault(picture, picture)) != picture:
+                leader[picture] = leader[above]  # the way is shorter the next time
+                picture = above
+            return picture
+
+        for row in self.rows:
+            if source := row.get("source_image"):
+                leader[lead(source)] = lead(row["image"])
+        return {row["example"]: lead(row["image"]) for row in self.rows}
+
+    @property
+    def boxes(self) -> list[str]:
+        """The sheet's distinct boxes in order of first appearance, "" where a row has none."""
+        return list(dict.fromkeys(row.get("boxes", "") for row in self.rows))
 
     def is_large(self, table: str) -> bool:
         """Whether a table has a row a cell."""
@@ -429,11 +495,6 @@ def cut(items: Sequence[Item], size: int) -> dict[str, list[Item]]:
     return {f"{n:04d}": list(items[start : start + size]) for n, start in enumerate(starts)}
 
 
-def pictures_of(rows: Sequence[Row]) -> list[str]:
-    """The sheet's distinct pictures in order of first appearance."""
-    return list(dict.fromkeys(row["image"] for row in rows))
-
-
 def group(values: Sequence[Item], size: int, label: Callable[[Item], str]) -> dict[str, list[Item]]:
     """Cut values into groups of `size` in order, keyed by their labels: "0.5", or "0.1-20.0"."""
     parts = cut(values, size).values()
@@ -448,27 +509,30 @@ def level_label(level: float) -> str:
 def donor_pools(rows: Sequence[Row]) -> dict[str, Pool]:
     """Example → the rows that can be its null, as far as is known before a model runs.
 
-    They show another picture and ask what the example asks in neither of its questions, compared
-    as words. They are those of the example's own block of 16 rows, so that shards of 16 rows, or of
-    a multiple, do not need each other; of a block that has none, those of the nearest block before
-    that has one, else of the nearest after. Where the whole sheet has none, the rule of the own
-    base question gives way, then that of the source question; that of the picture never does, so
-    that a sheet of one picture has none. It does not depend on the size of a shard.
+    They show none of its pictures and ask what the example asks in neither of its questions,
+    compared as words. They are those of the example's own block of 16 rows, so that shards of 16
+    rows, or of a multiple, do not need each other; of a block that has none, those of the nearest
+    block before that has one, else of the nearest after. Where the whole sheet has none, the rule
+    of the own base question gives way, then that of the source question; that of the pictures never
+    does, so that a sheet of one picture has none. It does not depend on the size of a shard.
     """
     questions = [(words_of(row["base_question"]), words_of(row["source_question"])) for row in rows]
-    asked = [(row["image"], base) for row, (base, _) in zip(rows, questions, strict=True)]
-    pictures: dict[Words, set[str]] = {}
-    for image, words in asked:
-        pictures.setdefault(words, set()).add(image)
+    asked = [
+        (frozenset(pictures_of([row])), base)
+        for row, (base, _) in zip(rows, questions, strict=True)
+    ]
+    pictures: dict[Words, set[frozenset[str]]] = {}
+    for shown, words in asked:
+        pictures.setdefault(words, set()).add(shown)
     blocks = list(cut(range(len(rows)), NULL_BLOCK).values())
     pools = {}
     for number, (base, source) in enumerate(questions):
-        image, _ = asked[number]
+        own, _ = asked[number]
         for relaxed, forbidden in (("", {base, source}), (BASE, {source}), (SOURCE, set())):
             others = (shown for words, shown in pictures.items() if words not in forbidden)
-            if not any(shown - {image} for shown in others):
+            if all(shown & own for shown in chain.from_iterable(others)):
                 continue
-            pool = _nearest(blocks, number, asked, image, forbidden)
+            pool = _nearest(blocks, number, asked, forbidden)
             pools[rows[number]["example"]] = Pool([rows[other] for other in pool], relaxed)
             break
     return pools
@@ -477,15 +541,17 @@ def donor_pools(rows: Sequence[Row]) -> dict[str, Pool]:
 def _nearest(
     blocks: Sequence[Sequence[int]],
     number: int,
-    asked: Sequence[tuple[str, Words]],
-    image: str,
+    asked: Sequence[tuple[frozenset[str], Words]],
     forbidden: Collection[Words],
 ) -> list[int]:
     """The rows that pass, of one block: a row's own, else the nearest before, else after."""
+    pictures, _ = asked[number]
     own = number // NULL_BLOCK
     for at in chain(range(own, -1, -1), range(own + 1, len(blocks))):
         pool = [
-            row for row in blocks[at] if asked[row][0] != image and asked[row][1] not in forbidden
+            row
+            for row in blocks[at]
+            if not asked[row][0] & pictures and asked[row][1] not in forbidden
         ]
         if pool:
             return pool

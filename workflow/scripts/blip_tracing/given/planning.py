@@ -30,11 +30,15 @@ from blip_tracing.given.checkpoint import (
     is_local,
     known_directory,
 )
-from blip_tracing.given.checks import check_against_checkpoint, check_pictures
-from blip_tracing.given.pictures import is_url
+from blip_tracing.given.checks import (
+    check_against_checkpoint,
+    check_own_pictures,
+    check_pictures,
+)
+from blip_tracing.given.pictures import PICTURES, is_url, pictures_of
 from blip_tracing.given.places import found
 from blip_tracing.given.settings import fill_config
-from blip_tracing.given.sheet import load_sheet
+from blip_tracing.given.sheet import load_sheet, records_of
 from blip_tracing.machinery.contents import content_digests
 from blip_tracing.machinery.files import check_file, read_bytes
 from blip_tracing.machinery.lock import WRITTEN
@@ -204,9 +208,9 @@ def read_inputs(
     config["published"] = found(config["published"])
     sheet = load_sheet(config["examples"])
     validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
-    return sheet.assign(
-        image=sheet["image"].map(lambda image: image if is_url(image) else found(image))
-    )
+    for column in PICTURES:
+        sheet[column] = sheet[column].map(lambda image: image if is_url(image) else found(image))
+    return sheet
 
 
 def check_own_folders() -> None:
@@ -238,8 +242,9 @@ def check_named_files(config: dict[str, Any], sheet: pd.DataFrame) -> list[str]:
                 "it out to compare with nothing"
             )
         check_pictures(sheet, config["examples"])
+        check_own_pictures(config, sheet, config["examples"])
         # Read here, once: every job's own process finds them remembered.
-        content_digests({image: [image] for image in sheet["image"] if not is_url(image)})
+        content_digests({image: [image] for image in _given_pictures(sheet)})
         warnings = [
             f"{folder}: is read-only, so nothing can be made there"
             for folder in WRITTEN
@@ -274,15 +279,15 @@ def check_clock(config: dict[str, Any], sheet: pd.DataFrame) -> None:
     """
     with tempfile.TemporaryFile(dir=WRITTEN[0]) as file:
         now = os.fstat(file.fileno()).st_mtime
-    given = {image for image in sheet["image"] if not is_url(image)}
+    given = set(_given_pictures(sheet))
     if is_local(config["model"]["name"]):
         given.update(checkpoint_files(config["model"]["name"]))
     if config["published"]:
         given.add(config["published"])
     made = [path for folder in WRITTEN for path in Path(folder).rglob("*") if path.is_file()]
     ahead = {
-        str(path): dated
-        for path in [*sorted(given), *sorted(made)]
+        path: dated
+        for path in [*sorted(given), *map(str, sorted(made))]
         if (dated := Path(path).stat().st_mtime) > now + SLACK_SECONDS
     }
     if ahead:
@@ -292,6 +297,12 @@ def check_clock(config: dict[str, Any], sheet: pd.DataFrame) -> None:
             f"{path}: is dated {datetime.fromtimestamp(dated):%Y-%m-%d %H:%M}, ahead of the clock"
             f"{others}; set the clock right, or date what is ahead anew with `touch`"
         )
+
+
+def _given_pictures(sheet: pd.DataFrame) -> list[str]:
+    """The sheet's pictures that are files."""
+    rows = [record for _, record in records_of(sheet)]
+    return [image for image in pictures_of(rows) if not is_url(image)]
 
 
 class Known(dict[str, Any]):

@@ -208,6 +208,11 @@ def _explain(fault: Any) -> str:
         case "unknown_run":
             run = context["run"]
             return f"{key}: {shown(run)} is not a run; {closest(run, context['known'])}"
+        case "unknown_role":
+            role = context["role"]
+            return f"{key}: {shown(role)} is not a role; {closest(role, context['known'])}"
+        case "misnamed":
+            return f"{key}: {shown(value)}: {context['fault']}"
         case "refused":
             return f"{key}: {context['reason']}"
         case _:

@@ -12,13 +12,17 @@ from difflib import SequenceMatcher
 import pandas as pd
 
 from blip_tracing.errors import InputError
-from blip_tracing.given.pictures import is_url
+from blip_tracing.given.pictures import PICTURES, is_url
 from blip_tracing.given.text import shown, text_fault, unknown
 from blip_tracing.machinery.files import read_bytes
+from blip_tracing.vocabulary.regions import boxes_of
 from blip_tracing.vocabulary.roles import ALL
 
 REQUIRED_COLUMNS = ("example", "image", "base_question", "source_question")
-OPTIONAL_COLUMNS = ("base_answer", "source_answer", "image_sha256", "group")
+OPTIONAL_COLUMNS = (
+    "base_answer", "source_answer", "source_image", "boxes", "image_sha256", "source_image_sha256",
+    "group",
+)  # fmt: skip
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -51,10 +55,12 @@ def load_sheet(path: str | os.PathLike[str]) -> pd.DataFrame:
     records = [_record(cells, header, f"{sheet_path}, row {row}") for row, cells in rows]
     index = pd.Index([row for row, _ in rows], name=ROW)
     sheet = pd.DataFrame(records, index=index, columns=list(COLUMNS), dtype=str)
-    sheet["image_sha256"] = sheet["image_sha256"].str.lower()
-    _check_rows(sheet, sheet_path)
+    for checksum in PICTURES.values():
+        sheet[checksum] = sheet[checksum].str.lower()
+    checksums = _check_rows(sheet, sheet_path)
     # Where rows share a picture it is fetched once, so a checksum in one row holds for all.
-    sheet["image_sha256"] = sheet.groupby("image")["image_sha256"].transform("max")
+    for image, checksum in PICTURES.items():
+        sheet[checksum] = [checksums.get(picture, "") for picture in sheet[image]]
     templates = map(template_of, sheet["base_question"], sheet["source_question"])
     sheet["group"] = sheet["group"].where(sheet["group"] != "", list(templates))
     return sheet
@@ -138,7 +144,8 @@ def _record(cells: list[str], header: list[str], where: str) -> dict[str, str]:
     return dict.fromkeys(COLUMNS, "") | dict(zip(header, padded, strict=True))
 
 
-def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
+def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> dict[str, str]:
+    """Check the rows; return each picture's checksum, where a row gives one."""
     row_of_name: dict[str, int] = {}
     checksum_of_image: dict[str, tuple[str, int]] = {}
     for row, record in records_of(sheet):
@@ -151,9 +158,21 @@ def _check_rows(sheet: pd.DataFrame, sheet_path: str) -> None:
                 raise InputError(f"{where}, {column}: {fault}")
         if record["group"] == ALL:
             raise InputError(f"{where}, group: {ALL!r} is all examples; take another name")
-        _check_image(record["image"], where)
+        for image in PICTURES:
+            _check_image(record[image], f"{where}, {image}")
         _check_name(record["example"], row, row_of_name, where)
-        _check_checksum(record, row, checksum_of_image, where)
+        _check_boxes(record["boxes"], where)
+        for image, checksum in PICTURES.items():
+            at = f"{where}, {checksum}"
+            _check_checksum(record[image], record[checksum], row, checksum_of_image, at)
+    return {image: checksum for image, (checksum, _) in checksum_of_image.items()}
+
+
+def _check_boxes(boxes: str, where: str) -> None:
+    try:
+        boxes_of(boxes)
+    except InputError as error:
+        raise InputError(f"{where}, boxes: {error}") from error
 
 
 def _check_image(image: str, where: str) -> None:
@@ -166,7 +185,7 @@ def _check_image(image: str, where: str) -> None:
         else:
             check_path(image)
     except InputError as error:
-        raise InputError(f"{where}, image: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def check_path(path: str) -> None:
@@ -205,17 +224,14 @@ def _check_name(name: str, row: int, row_of_name: dict[str, int], where: str) ->
 
 
 def _check_checksum(
-    record: dict[str, str], row: int, seen: dict[str, tuple[str, int]], where: str
+    image: str, checksum: str, row: int, seen: dict[str, tuple[str, int]], where: str
 ) -> None:
-    checksum = record["image_sha256"]
     if not checksum:
         return
+    if not image:
+        raise InputError(f"{where}: is of no picture; give the picture, or leave the cell empty")
     if not SHA256.fullmatch(checksum):
-        raise InputError(
-            f"{where}, image_sha256: is not 64 hex digits; paste what `sha256sum` prints"
-        )
-    earlier, earlier_row = seen.setdefault(record["image"], (checksum, row))
+        raise InputError(f"{where}: is not 64 hex digits; paste what `sha256sum` prints")
+    earlier, earlier_row = seen.setdefault(image, (checksum, row))
     if earlier != checksum:
-        raise InputError(
-            f"{where}, image_sha256: row {earlier_row} gives the same image another; keep one"
-        )
+        raise InputError(f"{where}: row {earlier_row} gives the same image another; keep one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from tokenizers.models import WordPiece
 
 from blip_tracing.errors import InputError
 from blip_tracing.machinery.files import read_json
+from blip_tracing.vocabulary.roles import END, START
 
 UNKNOWN = "[UNK]"
-START = "[CLS]"
-END = "[SEP]"
+# What begins a token that goes on with a word.
+CONTINUES = "##"
 # Never split, even where a question spells them out.
 SPECIAL = ("[PAD]", UNKNOWN, START, END, "[MASK]")
 
@@ -60,20 +62,35 @@ def unknown_words(tokenizer: Tokenizer, question: str) -> list[str]:
     return [text for token, _, text in tokenize(tokenizer, question) if token == UNKNOWN]
 
 
+def answer_token_ids(tokenizer: Tokenizer, answer: str) -> list[int]:
+    """The ids of an answer's tokens, in order.
+
+    Raises InputError when a word of it is none that the tokenizer knows, or it has no word.
+    """
+    encoding = tokenizer.encode(answer, add_special_tokens=False)
+    if unknown := unknown_words(tokenizer, answer):
+        raise InputError(f"{unknown[0]!r} is not a word that the tokenizer knows")
+    if not encoding.ids:
+        raise InputError(f"{answer!r} has no word")
+    return encoding.ids
+
+
 def answer_token_id(tokenizer: Tokenizer, answer: str) -> int:
     """The id of the one token that is `answer`.
 
     Raises InputError when the answer is several tokens or a word that the tokenizer lacks.
     """
-    encoding = tokenizer.encode(answer, add_special_tokens=False)
-    if UNKNOWN in encoding.tokens:
-        raise InputError(f"{answer!r} is not a word that the tokenizer knows")
-    if len(encoding.ids) != 1:
-        pieces = " ".join(encoding.tokens)
-        raise InputError(
-            f"{answer!r} is {len(encoding.ids)} tokens ({pieces}); an answer is one token"
-        )
-    return encoding.ids[0]
+    first, *others = answer_token_ids(tokenizer, answer)
+    if others:
+        tokens = [token_name(tokenizer, token_id) for token_id in (first, *others)]
+        raise InputError(f"{answer!r} is {len(tokens)} tokens ({' '.join(tokens)}), not one")
+    return first
+
+
+def answer_name(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """An answer's tokens as one text: `light blue`, `reddish` of red and ##dish."""
+    names = [token_name(tokenizer, token_id) for token_id in token_ids]
+    return " ".join(names).replace(f" {CONTINUES}", "")
 
 
 def token_name(tokenizer: Tokenizer, token_id: int) -> str:

@@ -17,9 +17,18 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[s
 
 
 def read_image(paths: Sequence[str], image: str, device: torch.device) -> torch.Tensor:
-    """Find one picture's states (S, D) in the files of the picture shards."""
+    """Find what is kept of a picture, as its states (S, D), in the files of the picture shards."""
     for path in paths:
         with safe_open(path, framework="pt", device=str(device)) as file:
             if image in file.keys():  # noqa: SIM118 (the reader is no mapping)
                 return file.get_tensor(image)
-    raise KeyError(f"{image}: no picture shard holds its states")
+    raise KeyError(f"{image}: no picture shard holds it")
+
+
+def has_tensor(paths: Sequence[str], name: str) -> bool:
+    """Whether one of the files holds a tensor of this name."""
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            if name in file.keys():  # noqa: SIM118 (as above)
+                return True
+    return False

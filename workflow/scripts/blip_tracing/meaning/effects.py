@@ -5,20 +5,23 @@ run, into which nothing was put (of the same level and draw where it is corrupte
 target is the donor's own run, to which the intervention leads. The null is the same intervention
 with unrelated examples' states. LD is the logit of the base answer minus the source answer's.
 
-A cell is a layer and a position, of a level and a draw: whole numbers, 0 and 0 where nothing is
-corrupted.
+A cell is a layer, a head and a position, of a level and a draw: whole numbers, the head −1 where a
+site has none, level and draw 0 where nothing is corrupted. Tables for readers have no column `head`
+where no site of heads is asked, and no number in it at other sites.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
 from blip_tracing.meaning.marks import known_cells, map_test
+from blip_tracing.meaning.roles import ALIKE, POSITION
 from blip_tracing.meaning.statistics import SIGNIFICANT
-from blip_tracing.vocabulary.experiment import QUESTIONS, Experiment, Run
+from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
 from blip_tracing.vocabulary.roles import ALL, NO_ROLE
+from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import (
     CEILING,
     NO_OP,
@@ -43,7 +46,8 @@ LEAST_LOGIT_RANGE = 0.1
 HALF = 0.5
 
 VARIANT = ["level", "draw"]
-CELL = ["layer", "position"]
+CELL = ["layer", "head", "position"]
+NO_HEAD = -1
 # What is measured of one example at one level; the noise level goes with it, to be shown.
 RUN = ["experiment", "example", "site", "level", "noise_level"]
 MAP = ["example", "site", "level"]
@@ -90,11 +94,9 @@ def measure_cells(
     which is little beside the rounding of what is divided by it;
     null_change: the mean null's probability_change; contrast: the probability minus the null's;
     first_null, second_null: the change under either half of the donors, or of the draws of one;
-    all NaN where a draw has no null; known: as `known_cells` says.
+    all NaN where a draw has no null.
     """
     table = _scores(cells, experiment).assign(experiment=experiment.name)
-    if "source_token" in cells:
-        table["source_token"] = cells["source_token"]
     for end, run in (("reference", experiment.receiver), ("target", experiment.donor)):
         scores = _run_scores(runs, run, experiment).add_prefix(f"{end}_")
         keys = ["example", *(VARIANT if run.corruption else [])]
@@ -134,7 +136,6 @@ def measure_cells(
         null_change=table["null_probability"] - before,
         contrast=after - table["null_probability"],
         **{half: table[half] - before for half in HALVES},
-        known=known_cells(table, experiment.corrupted is not None),
     )
 
 
@@ -155,7 +156,7 @@ def run_facts(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
         {"level": range(max(1, len(experiment.levels))),
          "noise_level": list(experiment.levels) or [np.nan]}
     )  # fmt: skip
-    answers = runs[runs["run"].isin(QUESTIONS)].groupby("example", sort=False)["answer_id"]
+    answers = runs[runs["run"].isin(QUESTIONS)].groupby("example", sort=False)["answer"]
     facts = (answers.nunique() == 1).rename("one_answer").reset_index().merge(levels, how="cross")
     for end, scores in ends.items():
         run = experiment.receiver if end == "reference" else experiment.donor
@@ -240,18 +241,29 @@ def inclusion(
 
 
 def classify(
-    cells: pd.DataFrame, roles: pd.DataFrame, examples: pd.DataFrame, total_effect: float
+    cells: pd.DataFrame,
+    positions: pd.DataFrame,
+    examples: pd.DataFrame,
+    experiment: Experiment,
+    total_effect: float,
 ) -> pd.DataFrame:
-    """The cells with the role of their token and what is known of their example.
+    """The cells with the role of their position, and what is known of them and their example.
 
-    roles: example, position, token_role; examples: example, picture, group, included;
-    total_effect: the least, in probability and in the experiment's direction, with which an
-    example counts in normalised averages and among those turned.
+    cells: of all layers; positions: of `cell_positions`; examples: example, picture, group,
+    included; total_effect: the least, in probability and in the experiment's direction, with which
+    an example counts in normalised averages and among those turned.
     """
-    table = cells.merge(roles, on=["example", "position"], how="left", validate="many_to_one")
+    towers = {site: SITES[site].tower for site in experiment.sites}
+    table = cells.assign(tower=cells["site"].map(towers))
+    table = table.merge(positions, on=POSITION, how="left", validate="many_to_one")
+    table["token_role"] = table["token_role"].fillna(NO_ROLE)
+    table[ALIKE] = table[ALIKE].eq(True)
     table = table.merge(examples[["example", *EXAMPLE]], on="example", how="left")
     towards = table["direction"] * table["total_effect"]
-    return table.assign(below_threshold=towards < total_effect)
+    known = known_cells(table, experiment)
+    return table.assign(below_threshold=towards < total_effect, known=known).drop(
+        columns=["tower", *ALIKE]
+    )
 
 
 def average_draws(
@@ -305,9 +317,12 @@ def average_roles(effects: pd.DataFrame) -> pd.DataFrame:
     effects: as `average_draws` returns them. Of an example below the threshold no normalised value
     is there, nor whether it was turned: whether a position covers half of the total effect.
     largest_change is the one position's whose change reaches farthest. A cell of roles is known to
-    be a no-op where all its positions are, and a ceiling where one is.
+    be a no-op where all its positions are, and a ceiling where one is. A head has the mean over all
+    its positions too, under the role "all".
     """
-    rows = _counted(effects[effects["token_role"] != NO_ROLE])
+    of_heads = effects[(effects["head"] != NO_HEAD) & (effects["token_role"] != ALL)]
+    rows = pd.concat([effects[effects["token_role"] != NO_ROLE], of_heads.assign(token_role=ALL)])
+    rows = _counted(rows)
     reach = rows["direction"] * rows["probability_change"]
     covered = reach >= HALF * rows["direction"] * rows["total_effect"]
     rows = rows.assign(
@@ -316,7 +331,7 @@ def average_roles(effects: pd.DataFrame) -> pd.DataFrame:
         no_op=rows["known"] == NO_OP,
         ceiling=rows["known"] == CEILING,
     )
-    keys = [*RUN, *EXAMPLE, "layer", "token_role"]
+    keys = [*RUN, *EXAMPLE, "layer", "head", "token_role"]
     means = rows.groupby(keys, dropna=False, sort=False).agg(
         **{name: (name, "mean") for name in [*MEASURED, *HALVES]},
         **{name: (name, "max") for name in OF_POSITIONS},
@@ -347,7 +362,13 @@ def average_cells(
     ).reset_index()  # fmt: skip
     means = means.merge(
         facts.drop(columns="noise_level"), on=["example", "level"], how="left"
-    ).assign(layer=-1, token_role=ALL, known="", **dict.fromkeys([*OF_POSITIONS, *HALVES], np.nan))
+    ).assign(
+        layer=-1,
+        head=NO_HEAD,
+        token_role=ALL,
+        known="",
+        **dict.fromkeys([*OF_POSITIONS, *HALVES], np.nan),
+    )
     nulls = controls[controls["control"] == UNRELATED]
     if "matched" not in nulls or nulls.empty:
         return means.assign(matched_share=np.nan)
@@ -430,14 +451,35 @@ def _run_scores(runs: pd.DataFrame, run: Run, experiment: Experiment) -> pd.Data
     """A run's own scores, and their means over its draws: a row an example, level and draw."""
     own = runs[runs["run"] == run.name]
     scores = _scores(own, experiment, run.levels)
-    answers = runs[runs["run"].isin(QUESTIONS)].groupby("example")["answer_id"].nunique()
-    p_base, p_source = (own[f"p_{question}"].astype("float64") for question in QUESTIONS)
-    both = p_base + p_source.where(scores["example"].map(answers) > 1, 0)
-    scores = scores.assign(third=1 - both)
+    enclosing = scores["example"].map(enclosing_answers(runs))
+    scores = scores.assign(third=probability_of_neither(own, enclosing))
     means = scores.groupby(["example", "level"])[["probability", "logit_difference", "third"]]
     return scores[["example", *VARIANT, "probability", "logit_difference"]].join(
         means.transform("mean").add_prefix("mean_")
     )
+
+
+def enclosing_answers(runs: pd.DataFrame) -> pd.Series:
+    """The question whose followed answer the other's is or begins with, "" where neither does.
+
+    runs: the table `runs`; indexed by example. `blue hat` is a part of what `blue` stands for.
+    """
+    clean = runs[runs["run"].isin(QUESTIONS)].set_index(["example", "run"])
+    texts = clean["answer"].astype(str).unstack()
+    alike = clean["answer_id"].unstack().nunique(axis=1) == 1
+    found = []
+    for base, source, begin_alike in zip(texts[BASE], texts[SOURCE], alike, strict=True):
+        if base == source or (begin_alike and source.startswith(base)):
+            found.append(BASE)
+        else:
+            found.append(SOURCE if begin_alike and base.startswith(source) else "")
+    return pd.Series(found, texts.index)
+
+
+def probability_of_neither(rows: pd.DataFrame, enclosing: pd.Series) -> pd.Series:
+    """What is left beside p_base and p_source; enclosing, of each row: see enclosing_answers."""
+    p_base, p_source = (rows[f"p_{question}"].astype("float64") for question in QUESTIONS)
+    return 1 - p_base.mask(enclosing == SOURCE, 0) - p_source.mask(enclosing == BASE, 0)
 
 
 def _scores(
@@ -446,7 +488,10 @@ def _scores(
     """The columns that say where a row belongs, and its `probability` and `logit_difference`."""
     keyed = by_level(table, experiment.levels if levels is None else levels)
     names = ["example", "site", "noise_level", *VARIANT, *CELL, "token"]
-    whole = {name: keyed[name].astype("int64") for name in CELL if name in keyed}
+    whole = {name: keyed[name].astype("int64") for name in CELL if name in keyed and name != "head"}
+    if "layer" in keyed:
+        head = keyed["head"] if "head" in keyed else pd.Series(NO_HEAD, keyed.index)
+        whole["head"] = head.fillna(NO_HEAD).astype("int64")
     return keyed[[name for name in names if name in keyed]].assign(
         **whole,
         probability=keyed[f"p_{experiment.followed}"].astype("float64"),
@@ -461,3 +506,17 @@ def _log(probability: pd.Series) -> pd.Series:
 
 def _log_odds(probability: pd.Series) -> pd.Series:
     return _log(probability) - np.log((1 - probability).clip(lower=LEAST_REST))
+
+
+def show_heads(table: pd.DataFrame, experiments: Iterable[Experiment]) -> pd.DataFrame:
+    """The table as a reader has it: `head` missing where there is none, and left out where no
+    experiment is at a site of heads.
+    """
+    if not asks_heads(experiments):
+        return table.drop(columns="head")
+    return table.assign(head=table["head"].where(table["head"] >= 0).astype("Int64"))
+
+
+def asks_heads(experiments: Iterable[Experiment]) -> bool:
+    """Whether any of the experiments is at a site of heads."""
+    return any(SITES[site].heads for experiment in experiments for site in experiment.sites)

@@ -23,7 +23,18 @@ from blip_tracing.meaning.statistics import (
     by_picture,
     max_t_test,
 )
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.sites import (
+    CROSS,
+    DECODER,
+    ENCODER,
+    OWN,
+    SELF,
+    SITES,
+    VISION,
+    Site,
+    window_of,
+)
 from blip_tracing.vocabulary.tables import (
     CEILING,
     FEW_NULLS,
@@ -36,6 +47,8 @@ from blip_tracing.vocabulary.tables import (
 # With fewer draws no sign flip of an example's draws is rare enough: 2⁻⁵ is the first below 0.05.
 FEWEST_DRAWS = 5
 UNKNOWN = ""
+# What a corruption's place is of, before its point.
+QUESTION, PICTURE = "question", "picture"
 
 
 class PValues(NamedTuple):
@@ -116,29 +129,62 @@ def map_test(change: np.ndarray, resamples: int, seed: int, least: float) -> np.
     return max_t_test(change, resamples, seed, least=least, sides=1).p
 
 
-def known_cells(cells: pd.DataFrame, corrupted: bool) -> pd.Series:
+def known_cells(cells: pd.DataFrame, experiment: Experiment) -> pd.Series:
     """What is known of each cell before it is measured: "no_op", "ceiling" or "".
 
-    cells: site, example, layer, token and source_token. Before the first block a clean state
-    depends on token and position alone: at equal tokens the donor's is the receiver's own, and at
-    the only differing one putting it in is asking the other question.
+    cells: of all layers: site, layer, and what `cell_positions` says of the states put in.
+
+    A no-op is a cell at which donor and receiver have the same state by construction: before the
+    encoder's first block at equal tokens of clean runs, as far as its self-attention where all
+    tokens are equal; before the decoder's first cross-attention, since [DEC] and the answer that
+    is followed are the same in all runs; before the vision tower's first block at [CLS].
+
+    A ceiling is a cell that makes the receiver's run the donor's: all that differs before the
+    encoder's first block, or a whole stream where all that is read behind it is the donor's too:
+    the picture by the encoder, up to its last cross-attention; the question's states by the
+    decoder, up to its last; the question behind the vision tower. Of a window one such layer is
+    enough, where a no-op needs all; one of all layers is a ceiling too where all that differs
+    enters the tower at the site.
     """
-    known = pd.Series(UNKNOWN, index=cells.index, dtype="str")
-    if corrupted or "source_token" not in cells:
-        return known
-    places = {
-        key: SITES[key[0]].place(int(key[1]))
-        for key in set(zip(cells["site"], cells["layer"], strict=True))
+    changed = {
+        run.corruption.at.partition(".")[0]
+        for run in (experiment.receiver, experiment.donor)
+        if run.corruption
     }
-    first = pd.Series(
-        [
-            places[key].inner is None and places[key].index == 0
-            for key in zip(cells["site"], cells["layer"], strict=True)
-        ],
-        index=cells.index,
-    )
-    differs = cells["token"] != cells["source_token"]
-    differing = (differs & first).groupby([cells["example"], cells["site"]]).transform("sum")
-    known[first & ~differs] = NO_OP
-    known[first & differs & (differing == 1)] = CEILING
+    clean_question = QUESTION not in changed
+    # What a corruption does to the picture is undone by none of the question's states.
+    same_picture = cells["same_picture"] & (PICTURE not in changed)
+    known = pd.Series(UNKNOWN, index=cells.index, dtype="str")
+    for name in experiment.sites:
+        site, rows = SITES[name], cells["site"] == name
+        tower = cells["site"].isin([other for other in SITES if SITES[other].tower == site.tower])
+        layers = int(cells.loc[tower, "layer"].max()) + 1
+        windows = {n: window_of(n, experiment.window, layers) for n in range(layers)}
+        reach = cells.loc[rows, "layer"]
+        first, last = (reach.map({n: of[end] for n, of in windows.items()}) for end in (0, -1))
+        at = cells[rows]
+        no_op = (last == 0) & _same_at_first(site, at, clean_question)
+        behind = (last == layers - 1) & (site.mixes == CROSS)
+        everywhere = (first == 0) & (last == layers - 1) & site.entry
+        if site.tower == ENCODER:
+            ceiling = site.stream & (behind | same_picture[rows])
+            ceiling |= everywhere & at["same_question"] & clean_question
+        elif site.tower == DECODER:
+            ceiling = (site.stream & behind) | everywhere
+        else:
+            ceiling = site.stream & at["same_question"] & (not changed)
+        ceiling &= at["whole"]
+        if site.tower == ENCODER and site.mixes == OWN:
+            ceiling |= at["covers"] & (first == 0) & same_picture[rows] & clean_question
+        known[rows] = np.select([no_op, ceiling], [NO_OP, CEILING], UNKNOWN)
     return known
+
+
+def _same_at_first(site: Site, cells: pd.DataFrame, clean_question: bool) -> pd.Series:
+    """Whether donor and receiver have the same states at a site of the first layer."""
+    if site.tower == DECODER:
+        return pd.Series(site.mixes < CROSS, index=cells.index)
+    if site.tower == VISION:
+        return cells["equal"] & (site.mixes == OWN)
+    alike = {OWN: cells["equal"], SELF: cells["same_question"]}
+    return alike.get(site.mixes, cells["equal"] & False) & clean_question

@@ -1,18 +1,37 @@
-"""The common axis of questions of different lengths: each token's role, by rules."""
+"""The common axis of examples: the role of each token, by rules, and of what a cell puts in."""
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from math import isqrt
 
 import pandas as pd
 
-from blip_tracing.given.tokens import END, START
-from blip_tracing.vocabulary.roles import NO_ROLE, Rule, settling_order
+from blip_tracing.vocabulary.experiment import BY_ROLE, EACH, TOGETHER, Experiment
+from blip_tracing.vocabulary.regions import picture_roles, region_roles
+from blip_tracing.vocabulary.roles import (
+    ALL,
+    ANSWER,
+    DEC,
+    DECODER_ROLES,
+    END,
+    NO_ROLE,
+    START,
+    Rule,
+    settling_order,
+)
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION
+
+# What is known of the positions that a cell puts in together.
+ALIKE = ["equal", "covers", "whole", "same_question", "same_picture"]
+POSITION = ["tower", "example", "position"]
 
 
 def assign_roles(tokens: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     """The role of each token of the base questions: example, position, token_role ("" for none).
 
     tokens: the table `tokens`; rules: those of `effects.roles`, as `check_roles` lets them pass.
+    differs: whether the source question has another token there, or none.
     """
     ordered = tokens.sort_values(["example", "question", "position"])
     questions = ordered.groupby(["example", "question"])["token"].agg(list)
@@ -20,9 +39,13 @@ def assign_roles(tokens: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     for example in tokens["example"].unique():
         base, source = questions[example, "base"], questions[example, "source"]
         roles = roles_of(base, source, rules)
+        differs = [at >= len(source) or base[at] != source[at] for at in range(len(base))]
         parts.append(
-            pd.DataFrame({"example": example, "position": range(len(base)), "token_role": roles})
-        )
+            pd.DataFrame(
+                {"example": example, "position": range(len(base)), "token_role": roles,
+                 "differs": differs}
+            )
+        )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
@@ -67,3 +90,131 @@ def _differs(at: int, base: Sequence[str], source: Sequence[str]) -> bool:
     if base[at] in (START, END):
         return False
     return at >= len(source) or base[at] != source[at]
+
+
+def role_names(rules: Sequence[Rule], boxes: Iterable[str]) -> dict[str, Sequence[str]]:
+    """The roles of each tower in their order, which numbers them where they are put in together.
+
+    rules: of `effects.roles`; boxes: the whole sheet's, in whose order names appear.
+    """
+    return {
+        ENCODER: [rule["role"] for rule in rules],
+        DECODER: DECODER_ROLES,
+        VISION: picture_roles(boxes),
+    }
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of examples before they are measured, beside their cells.
+
+    roles: of `assign_roles`; names: of `role_names`; boxes: example → its boxes in the sheet;
+    exchanged: the examples whose source run sees another picture.
+    """
+
+    roles: pd.DataFrame
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    boxes: Mapping[str, str] = field(default_factory=dict)
+    exchanged: Set[str] = frozenset()
+
+
+def cell_positions(experiment: Experiment, cells: pd.DataFrame, known: Known) -> pd.DataFrame:
+    """What a cell's position is: one, those of a role, or all of them, as the experiment asks.
+
+    cells: the experiment's, of whole examples. Returns a row a tower, example and position, with
+    its token_role ("" where it has none); of the states that are put in there, before the first
+    block: equal, whether donor and receiver have the same; covers, whether nowhere else they
+    differ; whole, whether they are all that the tower has; same_question, same_picture: whether
+    donor and receiver are asked and shown the same, corruptions aside.
+    """
+    one_question = experiment.receiver.question == experiment.donor.question
+    tokens = known.roles.assign(differs=known.roles["differs"] & (not one_question))
+    towers = {site: SITES[site].tower for site in experiment.sites}
+    there = cells.assign(tower=cells["site"].map(towers))[POSITION].drop_duplicates()
+    parts = []
+    for tower in dict.fromkeys(towers.values()):
+        names, own = known.names.get(tower, []), there[there["tower"] == tower]
+        if tower == ENCODER:
+            part = _of_question(experiment, tokens, names)
+        elif tower == DECODER:
+            part = _of_answer(experiment, own, names)
+        else:
+            part = _of_picture(experiment, own, names, known.boxes)
+        parts.append(part.assign(tower=tower))
+    table = pd.concat(parts, ignore_index=True)
+    differing = tokens.groupby("example")["differs"].any()
+    return table.assign(
+        same_question=~table["example"].map(differing).eq(True),
+        same_picture=one_question or ~table["example"].isin(known.exchanged),
+    )[[*POSITION, "token_role", *ALIKE]]
+
+
+def _of_question(
+    experiment: Experiment, tokens: pd.DataFrame, names: Sequence[str]
+) -> pd.DataFrame:
+    """Of the encoder: tokens, those of a role, or all; tokens have `differs` as the runs do."""
+    if experiment.positions == BY_ROLE:
+        numbers = {name: number for number, name in enumerate(names)}
+        put = tokens.assign(position=tokens["token_role"].map(numbers)).dropna(subset="position")
+        put = put.astype({"position": "int64"})
+    elif experiment.positions == EACH:
+        put = tokens
+    else:
+        put = tokens.assign(position=0, token_role=ALL)
+    cells = (
+        put.groupby(["example", "position"], sort=False)
+        .agg(
+            token_role=("token_role", "first"),
+            differing=("differs", "sum"),
+            tokens=("differs", "size"),
+        )
+        .reset_index()
+    )
+    whole = tokens.groupby("example")["differs"].agg(["sum", "size"])
+    return cells.assign(
+        equal=cells["differing"] == 0,
+        covers=cells["differing"] == cells["example"].map(whole["sum"]),
+        whole=cells["tokens"] == cells["example"].map(whole["size"]),
+    )
+
+
+def _of_answer(experiment: Experiment, there: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Of the decoder: [DEC] and the tokens of the answer that is followed, alike in all runs."""
+    alone = there.groupby("example")["position"].transform("size") == 1
+    if experiment.positions == EACH:
+        roles = [DEC if at == 0 else ANSWER for at in there["position"]]
+    else:
+        roles = _named(experiment, there, names)
+    return there.assign(token_role=roles, equal=True, covers=alone, whole=alone)
+
+
+def _of_picture(
+    experiment: Experiment, there: pd.DataFrame, names: Sequence[str], boxes: Mapping[str, str]
+) -> pd.DataFrame:
+    """Of the vision tower: [CLS], which is the same before the first block, and regions."""
+    together = experiment.positions == TOGETHER
+    if experiment.positions == EACH:
+        side = isqrt(int(there["position"].max()))
+        of_example = {
+            example: region_roles(side, experiment.regions, boxes.get(example, ""))
+            for example in there["example"].unique()
+        }
+        roles = [
+            of_example[example][at]
+            for example, at in zip(there["example"], there["position"], strict=True)
+        ]
+    else:
+        roles = _named(experiment, there, names)
+    return there.assign(
+        token_role=roles,
+        equal=(there["position"] == 0) & (not together),
+        covers=together,
+        whole=together,
+    )
+
+
+def _named(experiment: Experiment, there: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The role that each position is the number of; of all positions the name of the whole."""
+    if experiment.positions == TOGETHER:
+        return [ALL] * len(there)
+    return [names[number] for number in there["position"]]

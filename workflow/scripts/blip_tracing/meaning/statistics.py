@@ -21,7 +21,7 @@ TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 SIGNIFICANT, POWER = 0.05, 0.8
 # With n units no two-sided p is below 2 / 2ⁿ, and an interval tells little that the points do not.
 FEWEST_PICTURES = 6
-# Numbers in a block of resamples, which bounds its memory: 16 MB an array.
+# Numbers in a block of resamples, or of cells, which bounds its memory: 16 MB an array.
 NUMBERS_A_BLOCK = 2_000_000
 # Relative to a cell's own error or statistic: what differs by less differs by rounding alone.
 ROUNDING = 1e-9
@@ -335,8 +335,14 @@ def _largest(
         signs = 1.0 - 2.0 * every
     else:
         signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(resamples, units))
-    flipped = _t(signs, cells, present)
-    return (np.abs(flipped) if sides == 2 else flipped).max(axis=1)
+    largest = np.full(len(signs), -np.inf)
+    size = max(1, NUMBERS_A_BLOCK // len(signs))
+    for start in range(0, cells.shape[1], size):
+        block = slice(start, start + size)
+        flipped = _t(signs, cells[:, block], present[block])
+        flipped = (np.abs(flipped) if sides == 2 else flipped).max(axis=1)
+        np.maximum(largest, flipped, out=largest)
+    return largest
 
 
 def _t(signs: np.ndarray, cells: np.ndarray, present: np.ndarray) -> np.ndarray:

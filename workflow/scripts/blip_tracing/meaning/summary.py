@@ -1,7 +1,13 @@
 """Means of effects over examples, tested and marked: the tables `summary`, `families`, `negatives`.
 
-A family is a map of means: an experiment at a site and a level, its cells the layers and roles.
-One is summarized at a time; of those before, what the tests over a whole experiment need is kept.
+A family is a map of means: an experiment at a site and a level, its cells the layers and roles. At
+a site of heads there are several, a role each and one of the means over all positions ("all"), the
+cells of which are the layers and heads. One is summarized at a time; of those before, what the
+tests over a whole experiment need is kept.
+
+Beside a change may stand what other experiments of the same runs, site and positions say of it:
+`sum_of_singles`, of a window, the sum of the changes of its layers put in one by one; `joint`, of a
+mean over the positions of a role, the change where all of them are put in together.
 """
 
 from __future__ import annotations
@@ -14,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from blip_tracing.meaning.effects import HALVES, MEASURED, QUANTITIES
+from blip_tracing.meaning.beside import JOINT, SUM_OF_SINGLES, joint_of, singles_of
+from blip_tracing.meaning.effects import HALVES, MEASURED, NO_HEAD, QUANTITIES, asks_heads
 from blip_tracing.meaning.marks import PValues, cell_tests, marks_of, of_enough, why_untested
 from blip_tracing.meaning.statistics import (
     FEWEST_PICTURES,
@@ -24,8 +31,9 @@ from blip_tracing.meaning.statistics import (
     mean_intervals,
     selection_frequencies,
 )
-from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.experiment import BY_ROLE, TOGETHER, Experiment
 from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.sites import window_of
 from blip_tracing.vocabulary.tables import (
     CEILING,
     EQUAL_TOKENS,
@@ -37,22 +45,25 @@ from blip_tracing.vocabulary.tables import (
     UNRELATED_SOURCE,
 )
 
-CELL = ["layer", "token_role"]
+CELL = ["layer", "head", "token_role"]
 KEYS = ["experiment", "site", "noise_level"]
 TESTED = "probability_change"
+# What stands beside a change, and beside which quantities, each with its interval.
+BESIDE = {SUM_OF_SINGLES: (TESTED,), JOINT: (TESTED, "largest_change")}
+ENDS = ("", "_low", "_high")
 # What a row of the table has only where a cell of included examples is tested.
 OF_CELLS = ["known", "p_floor", "p_null", "p_family", "p_study", "chosen", "marked"]
 SUMMARY = [
     *KEYS, "group", "among", *CELL, "quantity", "mean", "low", "high", "examples", "pictures",
-    "draws", *OF_CELLS,
+    "draws", *OF_CELLS, *(f"{name}{end}" for name in BESIDE for end in ENDS),
 ]  # fmt: skip
 FAMILIES = [
-    *KEYS, "examples", "included", "pictures", "primary", "reference", "target", "total_effect",
-    "hidden_share", "third_mass", "tested", "reason", "cells", "marked", "detectable",
-    "matched_share",
+    *KEYS, "token_role", "examples", "included", "pictures", "primary", "reference", "target",
+    "total_effect", "hidden_share", "third_mass", "tested", "reason", "cells", "marked",
+    "detectable", "matched_share",
     "heterogeneity_p",
 ]  # fmt: skip
-NEGATIVE = [*KEYS, "control", "cells", "false_marks", "exceeded"]
+NEGATIVE = [*KEYS, "token_role", "control", "cells", "false_marks", "exceeded"]
 # Of a group of examples.
 OF_GROUPS = [TESTED, "turned", "contrast"]
 
@@ -102,21 +113,33 @@ class Arranged:
         return Arranged(self.values[:, kept], self.columns, self.examples, self.cells[kept])
 
     @property
+    def names(self) -> list[str]:
+        """The examples."""
+        return self.examples["example"].tolist()
+
+    @property
     def pictures(self) -> list[str]:
         """Each example's picture."""
         return self.examples["picture"].tolist()
 
 
 class Towards(NamedTuple):
-    """What is tested of some examples and cells, in the experiment's direction."""
+    """What is tested of some examples and cells, in the experiment's direction.
+
+    change, contrast: (N, M); examples, pictures: the names of N.
+    """
 
     change: np.ndarray
     contrast: np.ndarray
+    examples: list[str]
     pictures: list[str]
 
     def tested(self, rules: Rules) -> PValues:
         """The p of each cell."""
-        return cell_tests(*self, rules.least_effect, rules.resamples, rules.seed)
+        return cell_tests(
+            self.change, self.contrast, self.pictures, rules.least_effect, rules.resamples,
+            rules.seed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,7 +162,7 @@ class Parted:
         """Change and contrast of some examples and cells, above zero as they are to go."""
         chosen = examples.at(cells)
         change, contrast = (self.direction * chosen.of(name) for name in (TESTED, "contrast"))
-        return Towards(change, contrast, chosen.pictures)
+        return Towards(change, contrast, chosen.names, chosen.pictures)
 
     @cached_property
     def open(self) -> Towards:
@@ -172,6 +195,23 @@ class Summarized:
     cells: pd.DataFrame
 
 
+def maps_of(
+    of_roles: pd.DataFrame, of_cells: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The maps of an experiment at a site and a level, each as `summarize_family` takes it.
+
+    One of layers and roles; of heads one of the means over all positions, then one a role, of the
+    examples that have it.
+    """
+    if (of_roles["head"] == NO_HEAD).all():
+        yield of_roles, of_cells
+        return
+    roles = sorted(of_roles["token_role"].unique(), key=lambda role: (role != ALL, role))
+    for role in roles:
+        chosen = of_roles[of_roles["token_role"] == role]
+        yield chosen, of_cells[of_cells["example"].isin(chosen["example"])]
+
+
 def summarize_family(
     of_roles: pd.DataFrame,
     of_cells: pd.DataFrame,
@@ -185,10 +225,14 @@ def summarize_family(
     primary level. Means are of all examples and of those included; tests, selection frequencies
     and heterogeneity of those included, over the cells of which nothing is known beforehand.
     """
+    of_heads = (of_roles["head"] != NO_HEAD).any()
+    role = of_roles["token_role"].iloc[0] if of_heads else ""
     level: dict[str, Any] = {key: of_cells[key].iloc[0] for key in KEYS}
-    arranged = arrange(of_roles, [*QUANTITIES, *HALVES])
+    beside = [name for name in BESIDE if name in of_roles]
+    arranged = arrange(of_roles, [*QUANTITIES, *HALVES, *beside])
     part = Parted(arranged, known_of(of_roles, arranged.cells), experiment.direction)
     facts = family_facts(of_cells, experiment, primary)
+    facts["primary"] &= role in ("", ALL)
     hides = experiment.corrupted is None or bool(
         experiment.direction * facts["total_effect"] >= rules.total_effect
     )
@@ -201,12 +245,16 @@ def summarize_family(
         facts["detectable"] = detectable(part.open, rules)
     cells = tested_cells(part, not reason, rules)
     facts |= {"tested": not reason, "reason": reason, "cells": int(cells["p_family"].count())}
-    rows = pd.concat(_summary_rows(arranged, of_cells, rules), ignore_index=True)
+    # The mean over all cells stands once, whatever the number of maps.
+    whole = arrange(of_cells, MEASURED) if role in ("", ALL) else None
+    rows = pd.concat(
+        _summary_rows(arranged, whole, _draws_of(of_cells), experiment, rules), ignore_index=True
+    )
     controls = _negatives(part, of_cells, experiment, hides, not reason)
     return Summarized(
         rows.assign(**level),
-        {**level, **facts},
-        [{**level, **counted} for counted in _count_marks(controls, rules)],
+        {**level, "token_role": role, **facts},
+        [{**level, "token_role": role, **counted} for counted in _count_marks(controls, rules)],
         part.open,
         cells,
     )
@@ -266,8 +314,9 @@ def finish_experiment(families: Sequence[Summarized], rules: Rules) -> tuple[pd.
         rows = family.summary.merge(told, on=[*CELL, "quantity", "group", "among"], how="left")
         rows["marked"] = rows["marked"].eq(True)
         rows["known"] = rows["known"].fillna("")
-        rows["layer"] = rows["layer"].where(rows["layer"] >= 0).astype("Int64")
-        summaries.append(rows[SUMMARY])
+        for number in ("layer", "head"):
+            rows[number] = rows[number].where(rows[number] >= 0).astype("Int64")
+        summaries.append(rows.reindex(columns=SUMMARY))
         row = {**family.facts, "marked": int(found["marked"].sum())}
         if exceeded and row["tested"]:
             row |= {"tested": False, "reason": FALSE_MARKS}
@@ -337,22 +386,35 @@ def summarize(
         )
 
 
+def _draws_of(of_cells: pd.DataFrame) -> dict[str, int]:
+    """How many draws a family's cells have, and its null's."""
+    return {name: int(of_cells[name].max()) for name in ("draws", "null_draws")}
+
+
 def _summary_rows(
-    arranged: Arranged, of_cells: pd.DataFrame, rules: Rules
+    arranged: Arranged,
+    whole: Arranged | None,
+    draws: dict[str, int],
+    experiment: Experiment,
+    rules: Rules,
 ) -> Iterator[pd.DataFrame]:
-    """The rows of all examples, of those included, and of each of several groups of these."""
-    whole = arrange(of_cells, MEASURED)
-    draws = {name: int(of_cells[name].max()) for name in ("draws", "null_draws")}
+    """The rows of all examples, of those included, and of each of several groups of these.
+
+    whole: the means over all cells, if they are told here.
+    """
 
     def rows_of(part: Arranged, quantities: Sequence[str], **told: str) -> Iterator[pd.DataFrame]:
+        beside = _beside(part, experiment, rules)
         for quantity, means in summarize(part, quantities, rules):
             of_quantity = draws["null_draws" if quantity == "contrast" else "draws"]
             named = means.assign(**told, quantity=quantity, draws=of_quantity)
-            rows = pd.concat([part.cells.reset_index(drop=True), named], axis=1)
+            there = [table for name, table in beside.items() if quantity in BESIDE[name]]
+            rows = pd.concat([part.cells.reset_index(drop=True), named, *there], axis=1)
             yield rows[rows["examples"] > 0]
 
+    parts = [] if whole is None else [(whole, MEASURED)]
     for among in (ALL, INCLUDED):
-        for part, quantities in ((whole, MEASURED), (arranged, QUANTITIES)):
+        for part, quantities in (*parts, (arranged, QUANTITIES)):
             chosen = part if among == ALL else part.among(part.examples["included"])
             yield from rows_of(chosen, quantities, group=ALL, among=among)
     included = arranged.among(arranged.examples["included"])
@@ -360,6 +422,27 @@ def _summary_rows(
     for group in groups if len(groups) > 1 else []:
         chosen = included.among(included.examples["group"] == group)
         yield from rows_of(chosen, OF_GROUPS, group=group, among=INCLUDED)
+
+
+def _beside(part: Arranged, experiment: Experiment, rules: Rules) -> dict[str, pd.DataFrame]:
+    """What other experiments say of each cell: its mean over examples and the interval's ends."""
+    found = {}
+    for name in BESIDE:
+        if name not in part.columns:
+            continue
+        lowest, highest = _range_of(TESTED, part)
+        if name == SUM_OF_SINGLES:
+            layers = int(part.cells["layer"].max()) + 1
+            terms = np.array(
+                [len(window_of(n, experiment.window, layers)) for n in part.cells["layer"]]
+            )
+            lowest, highest = terms * lowest, terms * highest
+        means = mean_intervals(
+            part.of(name), rules.resamples, rules.seed, part.pictures, lowest, highest
+        )
+        told = means[["mean", "low", "high"]]
+        found[name] = told.set_axis([f"{name}{end}" for end in ENDS], axis=1)
+    return found
 
 
 def _range_of(quantity: str, arranged: Arranged) -> tuple[Any, Any]:
@@ -397,7 +480,7 @@ def _negatives(
     if tested:
         cells = part.included.at(part.known == "")
         first, second = (experiment.direction * cells.of(half) for half in HALVES)
-        yield UNRELATED_SOURCE, Towards(first, first - second, cells.pictures)
+        yield UNRELATED_SOURCE, Towards(first, first - second, cells.names, cells.pictures)
 
 
 def _count_marks(controls: Iterator[tuple[str, Towards]], rules: Rules) -> Iterator[dict[str, Any]]:
@@ -415,12 +498,39 @@ def _add_study_p(families: Sequence[Summarized], rules: Rules) -> None:
     """Test all cells of an experiment's families as one family: their cells get p_study."""
     if not families:
         return
-    # The same examples are included at every level and site, in the same order.
+    # The same examples are included at every level and site; a role may be one that some lack.
+    shown = {
+        name: picture
+        for family in families
+        for name, picture in zip(family.open.examples, family.open.pictures, strict=True)
+    }
+    names = sorted(shown)
     change, contrast = (
-        np.concatenate([getattr(family.open, name) for family in families], axis=1)
-        for name in ("change", "contrast")
+        np.concatenate(
+            [
+                pd.DataFrame(getattr(family.open, kind), index=family.open.examples).reindex(names)
+                for family in families
+            ],
+            axis=1,
+        )
+        for kind in ("change", "contrast")
     )
-    p = Towards(change, contrast, families[0].open.pictures).tested(rules).both
+    p = Towards(change, contrast, names, [shown[name] for name in names]).tested(rules).both
     ends = np.cumsum([family.open.change.shape[1] for family in families])
     for family, part in zip(families, np.split(p, ends[:-1]), strict=True):
         family.cells.loc[family.cells["known"] == "", "p_study"] = part
+
+
+def never_told(experiments: Sequence[Experiment]) -> list[str]:
+    """The columns of the summary that a run of these experiments never fills."""
+    sites = [(asked, site) for asked in experiments for site in asked.sites]
+    columns = [] if asks_heads(experiments) else ["head"]
+    single = any(singles_of(asked, site, experiments) for asked, site in sites)
+    joint = any(
+        joint_of(asked, site, experiments, positions)
+        for asked, site in sites
+        for positions in (BY_ROLE, TOGETHER)
+    )
+    for name, told in ((SUM_OF_SINGLES, single), (JOINT, joint)):
+        columns += [] if told else [f"{name}{end}" for end in ENDS]
+    return columns

@@ -105,6 +105,22 @@ def encode_pictures(
 ) -> list[torch.Tensor]:
     """Encode RGB pictures, one at a time, to the vision model's last states (S, D) each.
 
+    Raises InputError as `process_pictures` does.
+    """
+    return [encode_pixels(model, pixels) for pixels in process_pictures(model, directory, pictures)]
+
+
+@torch.inference_mode()
+def encode_pixels(model: BlipForQuestionAnswering, pixels: torch.Tensor) -> torch.Tensor:
+    """The vision model's last states (S, D) of pixels (3, height, width)."""
+    return model.vision_model(pixel_values=pixels[None]).last_hidden_state[0]
+
+
+def process_pictures(
+    model: BlipForQuestionAnswering, directory: str, pictures: Iterable[Image.Image]
+) -> Iterator[torch.Tensor]:
+    """The pixels (3, height, width) that the model reads of RGB pictures, on its device.
+
     The processor is the Pillow one, which the tutorial's numbers were made with.
     Raises InputError when the directory's processor cannot be read, or makes pictures of a size
     that the model was not made for.
@@ -117,16 +133,12 @@ def encode_pictures(
         reason = _one_line(error)
         raise InputError(f"{directory}: its picture processor cannot be used ({reason})") from error
     side = model.config.vision_config.image_size
-    states = []
-    with torch.inference_mode():
-        for picture in pictures:
-            pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
-            if pixels.shape[-2:] != (side, side):  # the model would read a smaller one, wrongly
-                height, width = pixels.shape[-2:]
-                raise InputError(
-                    f"{directory}: its picture processor gives {height} × {width} pixels, its "
-                    f"model reads {side} × {side}; copy the processor of this model"
-                )
-            encoded = model.vision_model(pixel_values=pixels.to(model.device, model.dtype))
-            states.append(encoded.last_hidden_state[0])
-    return states
+    for picture in pictures:
+        (pixels,) = processor(images=[picture], return_tensors="pt")["pixel_values"]
+        if pixels.shape[-2:] != (side, side):  # the model would read a smaller one, wrongly
+            height, width = pixels.shape[-2:]
+            raise InputError(
+                f"{directory}: its picture processor gives {height} × {width} pixels, its "
+                f"model reads {side} × {side}; copy the processor of this model"
+            )
+        yield pixels.to(model.device, model.dtype)

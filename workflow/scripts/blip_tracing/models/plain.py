@@ -1,21 +1,40 @@
 """Any Hugging Face model through pyvene's hooks: right at every site, a whole pass a row.
 
-What a family must say is a `forward` from the first block's inputs to the first answer token's
-logits, and where its towers' blocks are. It is what the fast models are held to, and what a family
-starts with. Shapes: as in `models.family`.
+What a family must say is a `forward` from the first block's inputs to the answer, and where its
+towers' blocks are. It is what the fast models are held to, and what a family starts with. Shapes:
+as in `models.family`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import BlipForQuestionAnswering
 
-from blip_tracing.models.family import RunStates, bytes_a_token, expand_positions
-from blip_tracing.models.intervene import collect, modules_of, pyvene_name, register, replace
-from blip_tracing.vocabulary.sites import SITES, Place
+from blip_tracing.models.family import (
+    Outcome,
+    Patch,
+    RunStates,
+    blocks_of,
+    bytes_a_token,
+    heads_of,
+    log_probability_of_rest,
+    pixels_of,
+    read_answers,
+    variant_rows,
+)
+from blip_tracing.models.intervene import (
+    collect,
+    modules_of,
+    puts_of,
+    pyvene_name,
+    register,
+    replace,
+)
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION, Place
 
 
 class PlainBlip(nn.Module):
@@ -29,7 +48,12 @@ class PlainBlip(nn.Module):
     @property
     def layers(self) -> dict[str, int]:
         """The number of blocks of each tower."""
-        return {"encoder": len(self.blip.text_encoder.encoder.layer)}
+        return blocks_of(self.config)
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """The number of attention heads of each tower's blocks."""
+        return heads_of(self.config)
 
     @property
     def width(self) -> int:
@@ -50,66 +74,73 @@ class PlainBlip(nn.Module):
         """The states themselves, (G, R, S, D): the model projects them in each pass."""
         return states if states.ndim == 4 else states[:, None]
 
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The states (G, R, S, D) of pictures' pixels (G, R, 3, height, width)."""
+        states = self.blip.vision_model(pixel_values=pixels.flatten(0, 1)).last_hidden_state
+        return states.unflatten(0, pixels.shape[:2])
+
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """The first block's inputs (G, T, D) of questions (G, T)."""
         return self.blip.text_encoder.embeddings(input_ids=token_ids.to(self.device))
 
-    def run(self, inputs: torch.Tensor, pictures: torch.Tensor) -> RunStates:
-        """Run first inputs (G, R, T, D) to the first answer token."""
+    def embed_words(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """The embeddings (G, T, D) of questions' tokens, before positions and norm."""
+        return self.blip.text_encoder.embeddings.word_embeddings(token_ids.to(self.device))
+
+    def finish_embedding(self, words: torch.Tensor) -> torch.Tensor:
+        """The first block's inputs (G, R, T, D) of embeddings, to a copy of which BLIP adds."""
+        flat = words.flatten(0, 1).clone()
+        return self.blip.text_encoder.embeddings(inputs_embeds=flat).unflatten(0, words.shape[:2])
+
+    def run(
+        self,
+        inputs: torch.Tensor,
+        pictures: torch.Tensor,
+        answers: torch.Tensor | None = None,
+        pixels: torch.Tensor | None = None,
+    ) -> RunStates:
+        """Run first inputs (G, R, T, D) to the answer; answers and pixels are kept as they are."""
         shape = inputs.shape[:2]
-        call = self._call(RunStates(pictures, inputs[None]), range(shape[1]), 1)
-        names = [
-            (pyvene_name(SITES["encoder.block_input"]), layer)
-            for layer in range(self.layers["encoder"])
-        ]
-        last = (pyvene_name(SITES["encoder.block_output"]), self.layers["encoder"] - 1)
-        states, logits = collect(self, [*names, last], call, inputs.flatten(0, 1).shape)
-        stream = torch.stack(states).unflatten(1, shape)
-        return RunStates(pictures, stream, logits.unflatten(0, shape))
+        bare = RunStates(pictures, inputs[None], answers=answers)
+        places = [Place(ENCODER, index, None) for index in range(self.layers[ENCODER] + 1)]
+        call = self._call(bare, range(shape[1]), 1)
+        states, found = collect(self, [self._hooked(place) for place in places], call)
+        stream, found = torch.stack(states).unflatten(1, shape), found.unflatten(shape)
+        return RunStates(pictures, stream, found.logits, found.rest, answers, pixels)
+
+    def answer(self, run: RunStates) -> Outcome:
+        """What its runs answer, made again: logits (G, R, V)."""
+        found = self(**self._call(run, range(run.variants), 1))
+        return found.unflatten((-1, run.variants))
 
     def states_at(self, run: RunStates, place: Place) -> torch.Tensor:
-        """What flows through a place in each variant: (G, R, T, D)."""
-        if place.inner is None:
+        """What flows through a place in each variant: (G, R, T, W)."""
+        if place.tower == ENCODER and place.inner is None:
             return run.stream[place.index]
-        shape = run.stream.shape[1:3]
-        call = self._call(run, range(run.variants), 1)
-        (states,), _ = collect(self, [self._hooked(place)], call, call["hidden"].shape)
-        return states.unflatten(0, shape)
+        call = self._call(run, range(run.variants), 1, place.tower)
+        (states,), _ = collect(self, [self._hooked(place)], call)
+        return states.unflatten(0, (-1, run.variants))
 
-    def patch_each(
-        self, run: RunStates, place: Place, donors: torch.Tensor, of: Sequence[int]
-    ) -> torch.Tensor:
-        """Put each position of donors (G, M, T, D) in turn into a variant each: (G, M, T, V)."""
-        examples, rows, tokens, width = donors.shape
-        logits = replace(
-            self,
-            *self._hooked(place),
-            self._call(run, of, tokens),
-            donors.reshape(-1, 1, width),
-            expand_positions(tokens, examples * rows),
-        )
-        return logits.reshape(examples, rows, tokens, -1)
+    def patch(self, run: RunStates, patch: Patch, of: Sequence[int]) -> Outcome:
+        """Put each unit in turn into a variant each of the run: logits (G, M, U, V)."""
+        units, tower = len(patch.heads), patch.places[0].tower
+        puts = puts_of(patch, self._hooked, self.heads[tower])
+        found = replace(self, puts, self._call(run, of, units, tower))
+        return found.unflatten((-1, len(of), units))
 
-    def patch_all(
-        self, run: RunStates, place: Place, donors: torch.Tensor, of: Sequence[int]
-    ) -> torch.Tensor:
-        """Put all positions of donors (G, M, T, D) at once into a variant each: (G, M, V)."""
-        examples, rows, tokens, _ = donors.shape
-        logits = replace(
-            self,
-            *self._hooked(place),
-            self._call(run, of, 1),
-            donors.flatten(0, 1),
-            [range(tokens)] * (examples * rows),
-        )
-        return logits.unflatten(0, (examples, rows))
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        answers: torch.Tensor | None,
+        pictures: torch.Tensor | None = None,
+        pixels: torch.Tensor | None = None,
+    ) -> Outcome:
+        """What first inputs (B, T, D) about pictures lead to: logits (B, V), rest (B, K).
 
-    def resume(self, run: RunStates, place: Place, of: Sequence[int]) -> torch.Tensor:
-        """Run variants with nothing put in: logits (G, M, V)."""
-        return self(**self._call(run, of, 1)).unflatten(0, (-1, len(of)))
-
-    def forward(self, hidden: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-        """Logits of the first answer token (B, V), of first inputs (B, T, D), states (B, S, D)."""
+        answers: (B, K, A); pictures: their states (B, S, D), or pixels (B, 3, height, width).
+        """
+        if pictures is None:
+            pictures = self.blip.vision_model(pixel_values=pixels).last_hidden_state
         mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
         question = self.blip.text_encoder(
             encoder_embeds=hidden,
@@ -117,21 +148,36 @@ class PlainBlip(nn.Module):
             encoder_hidden_states=pictures,
             encoder_attention_mask=torch.ones_like(pictures[..., 0], dtype=torch.long),
         ).last_hidden_state
-        start = torch.full((len(hidden), 1), self.blip.decoder_start_token_id, device=hidden.device)
+        ids, positions, sight = read_answers(answers, self.blip.decoder_start_token_id)
+        unseen = None if sight is None else ~sight[None, None].to(hidden.device)
         answer = self.blip.text_decoder(
-            input_ids=start, encoder_hidden_states=question, encoder_attention_mask=mask
+            input_ids=ids.expand(len(hidden), -1).to(hidden.device),
+            position_ids=positions[None].to(hidden.device),
+            attention_mask=None if unseen is None else torch.finfo(hidden.dtype).min * unseen,
+            encoder_hidden_states=question,
+            encoder_attention_mask=mask,
         )
-        return answer.logits[:, -1]
+        first = answer.logits[:, 0]
+        if answers is None or sight is None:
+            return Outcome(first)
+        return Outcome(first, log_probability_of_rest(lambda at: answer.logits[:, at], answers))
 
-    def _call(self, run: RunStates, of: Sequence[int], repeats: int) -> dict[str, torch.Tensor]:
-        """The model's arguments for a variant each, every one `repeats` times in a row."""
-        hidden = run.stream[0][:, list(of)]
-        shared = run.pictures.shape[1] == 1
-        pictures = run.pictures[:, [0] * len(of) if shared else list(of)]
-        return {
-            name: part.flatten(0, 1).repeat_interleave(repeats, dim=0)
-            for name, part in (("hidden", hidden), ("pictures", pictures))
+    def _call(
+        self, run: RunStates, of: Sequence[int], repeats: int, tower: str = ENCODER
+    ) -> dict[str, Any]:
+        """The model's arguments for a variant each, every one `repeats` times in a row.
+
+        tower: that of the sites; a run begins with the pixels where it is the vision tower.
+        """
+        seen = {"pictures": run.pictures} if tower != VISION else {"pixels": pixels_of(run)}
+        rows = {
+            name: variant_rows(part, of).repeat_interleave(repeats, dim=0)
+            for name, part in {"hidden": run.stream[0], **seen}.items()
         }
+        answers = run.answers
+        if answers is not None:
+            answers = answers.to(self.device).repeat_interleave(len(of) * repeats, dim=0)
+        return {**rows, "answers": answers}
 
     def _hooked(self, place: Place) -> tuple[str, int]:
         """Where pyvene finds a place: a site's name and a layer."""
@@ -144,6 +190,11 @@ class PlainBlip(nn.Module):
 
 register(
     PlainBlip,
-    modules_of({"encoder": "blip.text_encoder.encoder.layer[%s]"}),
-    width="text_config.hidden_size",
+    modules_of(
+        {
+            ENCODER: "blip.text_encoder.encoder.layer[%s]",
+            DECODER: "blip.text_decoder.bert.encoder.layer[%s]",
+            VISION: "blip.vision_model.encoder.layers[%s]",
+        }
+    ),
 )

@@ -15,11 +15,13 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import typst
+from matplotlib.figure import Figure
 from plotnine import ggplot
 
 from blip_tracing.drawing.figures import save_figure
 from blip_tracing.drawing.journal_figures import WIDTHS, depth_curve, mean_levels
 from blip_tracing.drawing.palette import GAINS, HAIRLINE, INK, LOSSES, PALE_INK
+from blip_tracing.drawing.panels import group_figure
 from blip_tracing.given.pictures import small_picture
 from blip_tracing.printing.page import (
     clean_runs,
@@ -29,7 +31,7 @@ from blip_tracing.printing.page import (
     verdicts_table,
 )
 from blip_tracing.telling.fonts import FONT
-from blip_tracing.telling.told import Example, MapGroup, Story
+from blip_tracing.telling.told import Example, MapGroup, Overview, Story
 from blip_tracing.telling.words import brief, printable
 
 PICTURE_PIXELS = 500
@@ -64,12 +66,12 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
         "findings": story.findings,
         "methods": story.methods,
         "examples": [
-            shown_example(example, folder / f"picture_{number}.jpg")
+            shown_example(example, folder, f"{number}")
             for number, example in enumerate(story.examples)
         ],
-        "strip": shown_strip(story),
+        "strip": shown_strip(story, folder),
         "overview": columns_of(overview_table(story.overview)),
-        "overview_caption": story.overview.caption if story.overview else "",
+        "overview_caption": overview_caption(story.overview),
         "depths": [
             {
                 "title": curve.title,
@@ -80,7 +82,7 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
             }
             for number, curve in enumerate(story.depths)
         ],
-        "averages": [shown_maps(group) for group in story.averages],
+        "averages": [shown_maps(group, folder) for group in story.averages],
         "groups": columns_of(story.groups),
         "facts": story.facts.to_numpy().tolist(),
         "versions": story.versions.to_numpy().tolist(),
@@ -103,39 +105,76 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def drawn(plot: ggplot, stem: Path) -> str:
+def overview_caption(overview: Overview | None) -> str:
+    """The caption of the overview, which has no more than the examples that are shown."""
+    if overview is None:
+        return ""
+    shown, all_rows = sum(row.shown for row in overview.rows), len(overview.rows)
+    which = "" if shown == all_rows else f"The {shown} of {all_rows} examples that are shown here. "
+    return which + overview.caption
+
+
+def drawn(plot: ggplot | Figure, stem: Path) -> str:
     """Draw a chart beside the template; the answer is the file's name."""
     (path,) = save_figure(plot, stem, ["svg"])
     return path.name
 
 
-def shown_strip(story: Story) -> dict[str, Any] | None:
+def shown_strip(story: Story, folder: Path) -> dict[str, Any] | None:
     """The first example at a glance: its number among the examples is 0."""
     if story.strip is None:
         return None
     return {
         "questions": story.strip.questions,
         "caption": story.strip.caption,
-        "map": shown_maps(story.strip.map),
+        "map": shown_maps(story.strip.map, folder),
     }
 
 
-def shown_example(example: Example, picture: Path) -> dict[str, Any]:
-    """An example; its picture is written to a file, no larger than a printer shows it."""
-    small_picture(example.picture, PICTURE_PIXELS).save(picture, quality=85)
+def shown_example(example: Example, folder: Path, number: str) -> dict[str, Any]:
+    """An example; its pictures are written to files, no larger than a printer shows them.
+
+    number: its own among the examples.
+    """
+    pictures = {"picture": example.picture, "source_picture": example.source_picture}
+    for name, path in pictures.items():
+        if path:
+            file = folder / f"{name}_{number}.jpg"
+            small_picture(path, PICTURE_PIXELS).save(file, quality=85)
+            pictures[name] = file.name
     probabilities = example.answers["probability"].map("{:.3f}".format)
     return {
         "pair": asdict(example.pair),
-        "picture": picture.name,
+        **pictures,
         "answers": example.answers.assign(probability=probabilities).to_dict("records"),
         "unknown_words": example.unknown_words,
-        "maps": [shown_maps(group) for group in example.maps],
+        "maps": [shown_maps(group, folder) for group in example.maps],
     }
 
 
-def shown_maps(group: MapGroup) -> dict[str, Any]:
-    """A group whose maps are rows of cells: value (None where there is none), number, marked."""
-    maps = [{"title": one.title, **rows_of(one.cells)} for one in group.maps if not one.idle]
+def shown_maps(group: MapGroup, folder: Path) -> dict[str, Any]:
+    """A group whose maps are rows of cells: value (None where there is none), number, marked.
+
+    What is drawn over a picture, or in a row of sites, is a drawing in the folder: its maps have a
+    title and `drawing`.
+    """
+    told = [(number, one) for number, one in enumerate(group.maps) if not one.idle]
+    if group.regions or group.by_site:
+        maps = [
+            {
+                "title": "" if group.by_site else one.title,
+                "drawing": drawn(
+                    group_figure(group, WIDTHS["two_columns"], number), folder / one.name
+                ),
+            }
+            for number, one in (told[:1] if group.by_site else told)
+        ]
+    else:
+        maps = [
+            {"title": shown.title, **rows_of(shown.cells)}
+            for _, one in told
+            for shown in one.with_beside()
+        ]
     return {**vars(group), "limit": group.limit, "maps": maps}
 
 

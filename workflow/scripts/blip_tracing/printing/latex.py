@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from blip_tracing.telling.told import is_known
@@ -16,12 +17,9 @@ from blip_tracing.vocabulary.experiment import QUESTIONS
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.tables import INCLUDED
 
-# Beyond these pdfLaTeX's fonts have the letters of Latin-1 alone.
-SYMBOLS = {
-    "σ": r"$\sigma$", "ℓ": r"$\ell$", "←": r"$\leftarrow$", "→": r"$\rightarrow$",
-    "−": "$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$",
-    "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\dots{}",
-}  # fmt: skip
+# Captions, by the tables' labels, and letters that pdfLaTeX's fonts lack.
+WORDS = yaml.safe_load(Path(__file__).parents[3].joinpath("report/latex.yaml").read_text("utf-8"))
+CAPTIONS, SYMBOLS = WORDS["captions"], WORDS["symbols"]
 LAST_LETTER = 0xFF
 NOTHING = "--"
 CHANGE, NORMALISED, CONTRAST = "probability_change", "normalised", "contrast"
@@ -54,11 +52,7 @@ def answers_table(runs: pd.DataFrame, examples: Sequence[str]) -> str:
             r"$p(\mathrm{source})$": rows["p_source"].map(number),
         }
     )
-    caption = (
-        "Questions and answers. The answer is the one whose probability is followed; "
-        r"$p(\mathrm{base})$ and $p(\mathrm{source})$ are the probabilities of the base question's "
-        "and the source question's answer as the first token."
-    )
+    caption = CAPTIONS["answers"]
     words = ["Example", "Run", "Question", "Answer"]
     return booktabs(table, words, caption, "answers", {"Question": "p{5.5cm}"})
 
@@ -82,34 +76,23 @@ def baseline_table(baseline: pd.DataFrame, examples: Sequence[str]) -> str:
         table[word] = part["token"].to_numpy()
         table[f"Logit ({role})"] = part["logit"].map(number).to_numpy()
         table[f"$p$ ({role})"] = part["probability"].map(number).to_numpy()
-    caption = "The most probable first answer tokens of both questions."
+    caption = CAPTIONS["baseline"]
     return booktabs(table, words, caption, "baseline")
 
 
 def effects_table(summary: pd.DataFrame) -> str:
     """The effects of all cells of an experiment together, with intervals."""
     rows = _counted(summary)
-    caption = (
-        r"Effects, mean over all layers and positions, and over included examples [95\,\% "
-        r"interval, from six pictures on]. Change: of the probability of the answer that is "
-        "followed. Normalised: share of the logit difference that is covered. Contrast: change "
-        "minus that of an unrelated example's state (the null)."
-    )
+    caption = CAPTIONS["effects"]
     return _effects(rows[rows["layer"].isna()], caption, "effects", by_role=False)
 
 
 def role_effects_table(summary: pd.DataFrame) -> str:
     """The effects of each layer and role, with intervals and tests."""
     rows = _counted(summary)
-    caption = (
-        r"Effects by layer and role of the token, mean over included examples [95\,\% interval, "
-        "from six pictures on]. Turned: share of examples in which at least half of the total "
-        "effect is covered. $p$: of the change against the floor and of the contrast against the "
-        "null, corrected for all layers and roles of an experiment at a site and a noise level; "
-        r"over all: for all of these too. Chosen: share of resamples in which the cell has the "
-        r"largest effect. $\circ$: marked. Known: the outcome is the same by construction."
-    )
-    rows = rows[rows["layer"].notna() & (rows["token_role"] != ALL)]
+    caption = CAPTIONS["role-effects"]
+    of_heads = rows["head"].notna() if "head" in rows else False
+    rows = rows[rows["layer"].notna() & ((rows["token_role"] != ALL) | of_heads)]
     return _effects(rows, caption, "role-effects", by_role=True)
 
 
@@ -130,7 +113,7 @@ def replication_table(verdicts: pd.DataFrame) -> str:
             "Worst": verdicts["where"],
         }
     )
-    caption = "The published numbers against this run's."
+    caption = CAPTIONS["replication"]
     widths = {"Quantity": "p{4cm}", "Verdict": "p{2.5cm}", "Worst": "p{4.5cm}"}
     return booktabs(table, ["Quantity", "Verdict", "Worst"], caption, "replication", widths)
 
@@ -202,6 +185,9 @@ def _of_examples(table: pd.DataFrame, examples: Sequence[str]) -> pd.DataFrame:
 
 def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str:
     keys = ["experiment", "site", "noise_level", "layer", "token_role"]
+    headed = by_role and "head" in rows and rows["head"].notna().any()
+    if headed:
+        keys.insert(4, "head")
     # Every experiment's layers in order, and the roles as the summary has them.
     rows = rows.assign(interval=rows.apply(interval, axis=1))
     wide = rows.pivot(index=keys, columns="quantity", values="interval")
@@ -216,6 +202,11 @@ def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str
         "Site": named["site"],
         r"$\sigma$": named["noise_level"].map(lambda level: f"{level:g}", na_action="ignore"),
         "Layer": named["layer"].map(lambda layer: f"{layer:.0f}", na_action="ignore"),
+        **(
+            {"Head": named["head"].map(lambda head: f"{head:.0f}", na_action="ignore")}
+            if headed
+            else {}
+        ),
         "Role": named["token_role"],
         "Change": wide[CHANGE].to_numpy(),
     }

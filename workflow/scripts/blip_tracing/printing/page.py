@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ APART, SPREAD = 0.07, 0.4
 # so that twelve sites differ.
 DASHES = ("whole", "dotted", "long")
 SHAPES = ("disc", "ring", "diamond")
+# Regions a side, up to which each region tells all that is known of it; of more it would be much.
+TOLD_IN_FULL = 12
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,31 @@ class Grid:
 
     @property
     def letters(self) -> int:
-        """Of the longest name of a row."""
-        return max(len(label) for label, _ in self.rows)
+        """Of the longest name of a row; the layers' own stands below them."""
+        return max(len(label) for label in ("layer", *(label for label, _ in self.rows)))
+
+
+@dataclass(frozen=True)
+class Over:
+    """A map drawn over a picture.
+
+    panels: each layer with its regions, row by row; others: of each layer the further measures, as
+    `Grid.others`; map, beside: what is no region, as a map of one row, and its grid.
+    """
+
+    panels: tuple[tuple[int, tuple[tuple[Cell | None, ...], ...]], ...]
+    others: tuple[Mapping[str, str], ...]
+    map: Map
+    beside: Grid
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture behind regions: its class in the page's style, its address, height by width."""
+
+    name: str
+    address: str
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -161,15 +186,19 @@ def content_of(story: Story, links: Links) -> dict[str, Any]:
     groups = [*story.averages, *(group for example in story.examples for group in example.maps)]
     if story.strip:
         groups.append(story.strip.map)
+    mapped = [group for group in groups if not group.regions]
+    over = [group for group in groups if group.regions]
+    images = [picture for example in story.examples
+              for picture in (example.picture, example.source_picture) if picture]  # fmt: skip
     return {
         "story": story,
         "links": links,
-        "grids": {one.name: grid_of(one, group) for group in groups for one in group.maps},
+        "grids": {one.name: grid_of(one, group) for group in mapped for one in group.all_maps},
+        "overlays": {one.name: over_of(one, group) for group in over for one in group.maps},
+        "seen": seen_pictures(group.picture for group in over),
         "limits": groups[0].limits if groups else {},
         "measures": MEASURES,
-        "pictures": {
-            example.picture: picture_address(example.picture) for example in story.examples
-        },
+        "pictures": {picture: picture_address(picture) for picture in images},
         "depths": [(curve, depth_chart(curve)) for curve in story.depths],
         "noise": noise_chart(story) if len(story.means) else None,
         "means": means_table(story.means),
@@ -180,6 +209,7 @@ def content_of(story: Story, links: Links) -> dict[str, Any]:
         "palette": palette,
         "font": FONT,
         "asked": merged_questions,
+        "lines_of_sites": lines_of_sites,
         "steps": strip_steps,
         "signed": signed,
     }
@@ -243,10 +273,54 @@ def grid_of(one: Map, group: MapGroup) -> Grid:
 
 def _numbers(cells: pd.DataFrame, measure: str, layers: tuple[int, ...]) -> str:
     table = cells.pivot(index="place", columns="layer", values=measure).reindex(columns=layers)
+    return " ".join(map(_number, table.to_numpy().flat))
+
+
+def _number(value: float) -> str:
     # Adding 0 takes the sign from a rounded -0.
-    return " ".join(
-        "-" if math.isnan(value) else f"{round(value, 2) + 0:g}" for value in table.to_numpy().flat
-    )
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0:g}"
+
+
+def lines_of_sites(group: MapGroup) -> list[list[Map]]:
+    """The maps of sites side by side, those with the same rows in one line."""
+    lines: list[list[Map]] = []
+    before: list[str] = []
+    for one in group.maps:
+        rows = one.cells.drop_duplicates("place").sort_values("place")["label"].tolist()
+        if rows == before:
+            lines[-1].append(one)
+        else:
+            lines.append([one])
+        before = rows
+    return lines
+
+
+def over_of(one: Map, group: MapGroup) -> Over:
+    """A map whose rows are [CLS] and then the regions of a picture."""
+    side = group.regions
+    regions = one.cells[one.cells["place"] > 0]
+    panels, others = [], []
+    layer: Any
+    for layer, cells in regions.groupby("layer"):
+        if side > TOLD_IN_FULL:
+            cells = cells[CELLS]
+        there = {cell["place"]: cell_of(cell, group.limit) for cell in cells.to_dict("records")}
+        places = [range(1 + row * side, 1 + (row + 1) * side) for row in range(side)]
+        panels.append((int(layer), tuple(tuple(map(there.get, row)) for row in places)))
+        by_place = cells.set_index("place").reindex(range(1, side**2 + 1))
+        others.append({name: " ".join(map(_number, by_place[name])) for name in MEASURES[1:]})
+    alone = replace(one, name=f"{one.name}-cls", title="", cells=one.cells[one.cells["place"] == 0])
+    return Over(tuple(panels), tuple(others), alone, grid_of(alone, group))
+
+
+def seen_pictures(paths: Iterable[str]) -> dict[str, Seen]:
+    """The pictures that regions are drawn over, each once."""
+    found = {}
+    for number, path in enumerate(dict.fromkeys(paths)):
+        picture = small_picture(path, PICTURE_SIDE)
+        ratio = picture.height / picture.width
+        found[path] = Seen(f"seen-{number}", picture_address(path, PICTURE_SIDE), ratio)
+    return found
 
 
 def cell_of(cell: Mapping[Hashable, Any], limit: float) -> Cell:
@@ -419,9 +493,9 @@ def _mean_and_interval(row: Mapping[Hashable, Any]) -> str:
 # ---- what lies in the page ---------------------------------------------------------------------
 
 
-def picture_address(path: str | os.PathLike[str]) -> str:
-    """The picture, no larger than a screen shows it, as a data address."""
-    picture = small_picture(path, 2 * PICTURE_SIDE)
+def picture_address(path: str | os.PathLike[str], side: int = 2 * PICTURE_SIDE) -> str:
+    """The picture, no larger than a screen shows it, as a data address; side: in pixels."""
+    picture = small_picture(path, side)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
     return _address("image/jpeg", file.getvalue())

@@ -18,6 +18,7 @@ from blip_tracing.telling.phrases import (
     title_of,
     turns_words,
 )
+from blip_tracing.telling.places import is_drawn_by_head, one_words, role_words, window_words
 from blip_tracing.telling.told import Run, at_level, is_known, is_true
 from blip_tracing.telling.words import (
     how_many,
@@ -32,6 +33,7 @@ from blip_tracing.telling.words import (
 )
 from blip_tracing.vocabulary import experiment as vocabulary
 from blip_tracing.vocabulary.experiment import PICTURE_ONLY, Experiment
+from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.tables import (
     CEILING,
     FALSE_MARKS,
@@ -44,6 +46,8 @@ from blip_tracing.vocabulary.tables import (
 ENOUGH = 0.95
 # Reasons of `families` for which a description of the examples still makes sense.
 DESCRIBED = (FEW_PICTURES, NO_NULL, FEW_NULLS)
+# As many heads are named one by one.
+MOST_NAMED = 8
 
 
 def findings_of(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None) -> Iterator[str]:
@@ -61,9 +65,10 @@ def findings_of(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None)
                 "show an effect (see what was left out), so nothing is said."
             )
             continue
-        if not experiment.corrupted and run.differing:
+        if tells_turns(run, experiment, primary):
             yield turned_by_layer(run, experiment, primary)
         yield from tested(run, experiment, primary)
+        yield from elsewhere(run, experiment, primary)
         yield from unrelated(run, experiment, primary)
     if not controls.empty:
         yield vouched(controls)
@@ -83,6 +88,14 @@ def replicated(verdicts: pd.DataFrame) -> str:
 
 
 # ---- patching: the share turned, layer by layer ------------------------------------------------
+
+
+def tells_turns(run: Run, experiment: Experiment, primary: Any) -> bool:
+    """Whether it is told layer by layer how often the differing word's state turns the answer."""
+    site = primary["site"]
+    if experiment.corrupted or not run.differing_at(site) or is_drawn_by_head(site):
+        return False
+    return bool(run.summary(primary, "turned")["token_role"].eq(run.differing).any())
 
 
 def turned_by_layer(run: Run, experiment: Experiment, primary: Any) -> str:
@@ -143,11 +156,11 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
             )
         elif primary["reason"] not in DESCRIBED:
             yield f"{named}: not tested ({primary['reason']}), and nothing is claimed."
-        elif experiment.corrupted or not run.differing:
+        elif not tells_turns(run, experiment, primary):
             yield f"{named}: {_largest(experiment, primary, changes)}"
         return
     marked = changes[is_true(changes["marked"]) & ~is_known(changes)]
-    cells = int(primary["cells"])
+    cells, of = int(primary["cells"]), _cells_words(primary)
     if marked.empty:
         found = primary["detectable"]
         power = (
@@ -157,7 +170,7 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
             "found with 80 % probability"
         )
         yield (
-            f"{named}: none of {cells} cells stands out from both the floor and an unrelated "
+            f"{named}: none of {cells} {of} stands out from both the floor and an unrelated "
             f"example's state (p < 0.05, {how_many(primary['pictures'], 'picture')}){power}."
         )
         return
@@ -167,24 +180,86 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     moved = f"{moves_words(experiment)} p({followed_words(experiment)})"
     share = best["chosen"].sum()
     choice = (
-        "It was the largest of all cells"
+        f"It was the largest of all {of}"
         if len(best) == 1
         else "They cannot be told from one another: together they held the largest effect"
     )
-    missing = "" if share >= ENOUGH else ", so a cell without a mark may be larger"
+    missing = "" if share >= ENOUGH else f", so {_one(primary)} without a mark may be larger"
     families = run.tables["families"]
     several = (families["experiment"] == experiment.name).sum() > 1
     overall = int((marked["p_study"] < SIGNIFICANT).sum())
     also = f" ({overall} of them also over all σ and sites)" if several else ""
     study = f"; over all σ and sites {_p(top['p_study'])}" if several else ""
     at = "" if len(best) == 1 else f" at {_place(top)}"
+    heads = named_heads(run, experiment, primary) if len(marked) > 1 else ""
     yield (
-        f"{named}: of {cells} tested cells {len(marked)} stand{'s' if len(marked) == 1 else ''} "
+        f"{named}: of {cells} tested {of} {len(marked)} stand{'s' if len(marked) == 1 else ''} "
         f"out from both the floor and an unrelated example's state{also}. Of these, "
-        f"{acted_words(experiment)} one state {moved} most at {places_words(best)}: {change}{at} "
-        f"({_p(top['p_family'])}{study}). {choice} in {percent(share)} of resamples of the "
-        f"pictures{missing}."
+        f"{acted_words(experiment)} {one_words(experiment, primary['site'])} {moved} most at "
+        f"{places_words(best)}: {change}{at} ({_p(top['p_family'])}{study}). {choice} in "
+        f"{percent(share)} of resamples of the pictures{missing}."
+        f"{f' All of them: {heads}.' if heads else ''}"
     )
+
+
+def elsewhere(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
+    """What is marked at the experiment's other sites, at the level of conclusions, or nothing."""
+    families = run.tables["families"]
+    mine = families[
+        (families["experiment"] == experiment.name)
+        & (families["site"] != primary["site"])
+        & at_level(families["noise_level"], primary["noise_level"])
+        & families["tested"]
+    ]
+    without = []
+    for site, of_site in mine.groupby("site", sort=False):
+        family = of_site.iloc[0]
+        marked = named_marks(run, experiment, family)
+        if marked:
+            yield (
+                f"{_named(experiment, family)}: {_cells_words(family)} that stand out from both "
+                f"the floor and an unrelated example's state: {marked}."
+            )
+        else:
+            without.append((str(site), float(family["detectable"])))
+    if without:
+        sites, found = zip(*without, strict=True)
+        yield (
+            f"{title_of(experiment)}: at {listed(sites)} nothing stands out{_power_words(found)}."
+        )
+
+
+def _power_words(found: Sequence[float]) -> str:
+    """`; a mean change of 0.02 to 0.09 would …`; "" where it is not known."""
+    known = sorted({f"{least:.2f}" for least in found if not np.isnan(least)})
+    if not known:
+        return ""
+    change = " to ".join(dict.fromkeys([known[0], known[-1]]))
+    return f"; a mean change of {change} would have been found with 80 % probability"
+
+
+def named_heads(run: Run, experiment: Experiment, family: Any) -> str:
+    """The marked heads as `named_marks` has them; "" where the site has no heads."""
+    return named_marks(run, experiment, family) if is_drawn_by_head(family["site"]) else ""
+
+
+def named_marks(run: Run, experiment: Experiment, family: Any) -> str:
+    """`head 2 of layer 4, +0.310 (+0.200 to +0.400); …`: the marked cells, the largest first.
+
+    "" where none of them is marked.
+    """
+    changes = run.summary(family, "probability_change")
+    marked = changes[is_true(changes["marked"]) & ~is_known(changes)]
+    if marked.empty:
+        return ""
+    order = (experiment.direction * marked["mean"]).sort_values(ascending=False, kind="stable")
+    rows = marked.loc[order.index]
+    words = [
+        f"{_place(row, 'of')}, {with_interval(row['mean'], row['low'], row['high'])}"
+        for row in rows.head(MOST_NAMED).to_dict("records")
+    ]
+    more = len(rows) - len(words)
+    return "; ".join([*words, *([f"and {more} more"] if more else [])])
 
 
 def undecided(marked: pd.DataFrame) -> pd.DataFrame:
@@ -198,12 +273,15 @@ def undecided(marked: pd.DataFrame) -> pd.DataFrame:
 
 
 def places_words(cells: pd.DataFrame) -> str:
-    """`“differing word” in layers 1 and 2; “[SEP]” in layer 5`."""
+    """`“differing word” in layers 1 and 2; “[SEP]” in layer 5`; `head 2 in layer 4`."""
     words = []
-    for role, rows in cells.groupby("token_role", sort=False):
+    by_head = is_drawn_by_head(cells["site"].iloc[0])
+    for row, rows in cells.groupby("head" if by_head else "token_role", sort=False):
         layers = sorted(map(int, rows["layer"]))
         where = f"layer{'s' if len(layers) > 1 else ''} {runs_of_numbers(layers)}"
-        words.append(f"“{printable(str(role))}” in {where}")
+        words.append(
+            f"{f'head {row:g}' if by_head else _role(row, rows['site'].iloc[0])} in {where}"
+        )
     return "; ".join(words)
 
 
@@ -251,12 +329,13 @@ def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
     rows = means[means["run"] == noisy.name]
     row = rows[at_level(rows["noise_level"], noise_level)].iloc[0]
     clean = means.loc[(means["run"] == noisy.question), "mean"]
+    assert noisy.corruption is not None
     deviations = (
         f" ({row['noise_in_sd']:.2g} standard deviations of the states that it changes)"
         if not pd.isna(row["noise_in_sd"])
         else ""
     )
-    sentence = f"With noise of {level_words(noise_level)}{deviations} "
+    sentence = f"With {noisy.corruption.amount(noise_level)}{deviations} "
     if len(clean) and row["mean"] < clean.iloc[0]:
         sentence += (
             f"the mean probability of the base answer falls from {clean.iloc[0]:.3f} to "
@@ -312,12 +391,28 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _named(experiment: Experiment, primary: Any) -> str:
-    parts = [title_of(experiment, primary["site"]), level_words(primary["noise_level"])]
-    return " at ".join(filter(None, parts))
+    window = window_words(experiment)
+    title = ", ".join(filter(None, [title_of(experiment, primary["site"]), window]))
+    return " at ".join(filter(None, [title, level_words(primary["noise_level"])]))
 
 
-def _place(cell: Any) -> str:
-    return f"“{printable(cell['token_role'])}” in layer {cell['layer']:g}"
+def _cells_words(primary: Any) -> str:
+    return "heads" if is_drawn_by_head(primary["site"]) else "cells"
+
+
+def _one(primary: Any) -> str:
+    return f"a {_cells_words(primary)[:-1]}"
+
+
+def _place(cell: Any, of_head: str = "in") -> str:
+    if is_drawn_by_head(cell["site"]):
+        return f"head {cell['head']:g} {of_head} layer {cell['layer']:g}"
+    return f"{_role(cell['token_role'], cell['site'])} in layer {cell['layer']:g}"
+
+
+def _role(role: Any, site: str) -> str:
+    """`“thing”`, or `all tokens` where these are put in together."""
+    return role_words(ALL, site) if role == ALL else f"“{printable(str(role))}”"
 
 
 def _p(value: float) -> str:

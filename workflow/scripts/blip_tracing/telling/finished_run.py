@@ -24,7 +24,8 @@ TELLING = 10
 def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run:
     """Read what the story needs of the run's tables, by name, and of its stages' facts.
 
-    params: the rule's `config`, `config_files`, `overrides` and `pictures`.
+    params: the rule's `config`, `config_files`, `overrides`, `pictures`, `source_pictures` and
+    `boxes`, the sheet's.
     """
     shown = list(params.pictures)
     # A row a cell: of a large sheet these are not read whole.
@@ -43,6 +44,8 @@ def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run
         config_files=params.config_files,
         overrides=params.overrides,
         pictures=params.pictures,
+        source_pictures=params.source_pictures,
+        boxes=params.boxes,
         tables=tables,
         provenance={stage_of(path): read_record(path, ["files"]) for path in facts},
     )

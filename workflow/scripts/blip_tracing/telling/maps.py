@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,18 @@ from scipy.stats import t as student
 from blip_tracing.meaning.effects import by_level
 from blip_tracing.meaning.marks import FEWEST_DRAWS
 from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
-from blip_tracing.telling.findings import reasons_words
+from blip_tracing.telling.findings import named_heads, reasons_words
 from blip_tracing.telling.phrases import followed_words, reference_of, title_of
+from blip_tracing.telling.places import (
+    all_states_words,
+    is_drawn_by_head,
+    mean_words,
+    role_state_words,
+    role_words,
+    row_labels,
+    rows_words,
+    state_words,
+)
 from blip_tracing.telling.told import (
     CELLS,
     MARK,
@@ -24,6 +36,7 @@ from blip_tracing.telling.told import (
     at_level,
     is_known,
     is_true,
+    role_of,
     sites_of,
 )
 from blip_tracing.telling.words import (
@@ -31,14 +44,14 @@ from blip_tracing.telling.words import (
     p_words,
     pair_of,
     percent,
-    position_labels,
     printable,
     signed,
     with_interval,
 )
-from blip_tracing.vocabulary.experiment import BASE, Experiment
+from blip_tracing.vocabulary.experiment import BASE, EACH, Experiment
 from blip_tracing.vocabulary.roles import ALL
-from blip_tracing.vocabulary.tables import CEILING, NO_OP
+from blip_tracing.vocabulary.tables import CEILING, NO_OP, NOTHING_HIDDEN
+from blip_tracing.vocabulary.views import is_drawn_over_picture, side_by_side
 
 # The ends of a scale of colours.
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -48,10 +61,17 @@ COLUMNS = {
     "log_odds": "log_odds_change",
     "logit_difference": "logit_difference_change",
 }
+# Of a scale of colours, what cannot be told from white.
+FAINT = 0.05
+# What other experiments say of a change: column of the summary → what it is called.
+SUM_OF_SINGLES = "sum_of_singles"
+BESIDE = {SUM_OF_SINGLES: "sum of the single layers", "joint": "all of the role together"}
 KNOWN = {
     NO_OP: "the same state: nothing can change",
-    CEILING: "asking the other question: it must turn",
+    CEILING: "all of the donor's run: it must turn",
 }
+# A region's name, as `r2c5` of a grid or `p2c5` of all patches.
+REGION = re.compile(r"[rp](\d+)c(\d+)")
 
 
 def limits_of(run: Run) -> dict[str, float]:
@@ -86,21 +106,17 @@ def round_limit(most: float, bounded: bool) -> float:
 
 
 def average_maps(run: Run) -> Iterator[MapGroup]:
-    """Maps layer × role of mean changes, one group an experiment and site, of included examples."""
+    """Maps layer × role of mean changes, one group an experiment and site, of included examples.
+
+    At a site of heads they are layer × head, over all positions, beside those at the words that
+    differ; the map of a window stands beside the sum of its single layers, where that is known.
+    """
     limits = limits_of(run)
     for experiment, site in sites_of(run):
-        families = run.tables["families"]
-        mine = families[(families["experiment"] == experiment.name) & (families["site"] == site)]
+        mine = families_of(run, experiment, site)
         level = run.primary(experiment)["noise_level"]
         maps = tuple(
-            Map(
-                name=map_name("average", experiment.name, site, level=family["noise_level"]),
-                title=_average_title(family),
-                cells=_role_cells(run, experiment, family),
-                level=family["noise_level"],
-                primary=_same(family["noise_level"], level),
-                idle=hid_nothing(run, experiment, family),
-            )
+            _average_map(run, experiment, family, level)
             for family in mine.to_dict("records")
             if len(run.summary(family, "probability_change"))
         )
@@ -110,20 +126,102 @@ def average_maps(run: Run) -> Iterator[MapGroup]:
         count = int(mine["included"].max())
         answer = followed_words(experiment)
         mean = f"Mean over {count} examples of the change" if count > 1 else "Change"
+        over = mean_words(experiment, site) if is_drawn_by_head(site) else ""
         yield MapGroup(
             title=title_of(experiment, site),
             measure=f"change in p({answer})",
-            rows="role",
+            rows="head" if is_drawn_by_head(site) else "role",
             limits=limits,
             caption=(
-                f"{mean} in p({answer}) when the state of one layer at a token of the role (the "
-                f"token's place in the question) is put in. {reference_of(experiment)}"
+                f"{mean} in p({answer}) when {role_state_words(experiment, site)} is put in"
+                f"{f', {over}' if over else ''}. {reference_of(experiment)}{_beside_words(maps)}"
             ),
             marks=family_marks(run, experiment, mine),
             mark=MARK,
             maps=maps,
             idle=idle_words(maps),
         )
+
+
+def families_of(run: Run, experiment: Experiment, site: str) -> pd.DataFrame:
+    """The rows of `families` of an experiment at a site, of heads those at all positions."""
+    families = run.tables["families"]
+    mine = families[(families["experiment"] == experiment.name) & (families["site"] == site)]
+    if not is_drawn_by_head(site) or "token_role" not in mine:
+        return mine
+    return mine[[role_of(family) == ALL for family in mine.to_dict("records")]]
+
+
+def _average_map(
+    run: Run, experiment: Experiment, family: Mapping[Any, Any], primary: float
+) -> Map:
+    level, site = family["noise_level"], family["site"]
+    name = map_name("average", experiment.name, site, level=level)
+    cells = _role_cells(run, experiment, family)
+    title = _average_title(family)
+    beside = []
+    if is_drawn_by_head(site):
+        over = mean_words(experiment, site)
+        title = f"{title}, {over}" if over else title
+        at_word = {**family, "token_role": run.differing_at(site)}
+        if at_word["token_role"] and len(run.summary(at_word, "probability_change")):
+            beside.append(
+                Map(
+                    f"{name}-word",
+                    f"at the {printable(run.differing)}",
+                    _role_cells(run, experiment, at_word),
+                )
+            )
+    sums = _sums_of_singles(run, family, cells)
+    if sums is not None:
+        beside.append(Map(f"{name}-sum", "sum of the single layers", sums))
+    return Map(
+        name=name,
+        title=title,
+        cells=cells,
+        level=level,
+        primary=_same(level, primary),
+        idle=hid_nothing(run, experiment, family),
+        beside=tuple(beside),
+    )
+
+
+def _sums_of_singles(
+    run: Run, family: Mapping[Any, Any], cells: pd.DataFrame
+) -> pd.DataFrame | None:
+    """The map of the sum of the single layers' effects; None where it is not known."""
+    changes = run.summary(family, "probability_change")
+    if SUM_OF_SINGLES not in changes or changes[SUM_OF_SINGLES].isna().all():
+        return None
+    sums = _ends(changes, SUM_OF_SINGLES).assign(label=_row_labels(changes, family["site"]))
+    at = cells[["layer", "place", "label"]].merge(
+        sums.assign(layer=changes["layer"].astype(int)), on=["layer", "label"]
+    )
+    unknown = dict.fromkeys(["log_odds", "logit_difference"], np.nan)
+    return at.assign(marked=False, **unknown)[CELLS]
+
+
+def _ends(changes: pd.DataFrame, column: str) -> pd.DataFrame:
+    """value, low, high of what another experiment says; NaN where there is no interval."""
+    names = {column: "value", f"{column}_low": "low", f"{column}_high": "high"}
+    return changes.reindex(columns=list(names)).rename(columns=names)
+
+
+def _row_labels(rows: pd.DataFrame, site: str) -> list[str]:
+    """The name of each of the summary's rows, as a row of a map is called."""
+    if is_drawn_by_head(site):
+        return [f"head {head:g}" for head in rows["head"]]
+    return [role_words(str(role), site) for role in rows["token_role"]]
+
+
+def _beside_words(maps: Sequence[Map]) -> str:
+    """What stands beside the maps, where the title does not say it all."""
+    if not any(other.name.endswith("-sum") for one in maps for other in one.beside):
+        return ""
+    return (
+        " Beside it, the sum of the effects that its single layers have when each is put in alone: "
+        "what lies above it comes of putting them in together."
+    )
 
 
 def hid_nothing(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> bool:
@@ -135,12 +233,14 @@ def hid_nothing(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> 
     return bool(small or family["hidden_share"] == 0)
 
 
-def idle_words(maps: tuple[Map, ...]) -> str:
-    """`σ = 0.1, 0.5 and 1: the noise hid nothing, so there is nothing to restore.`"""
+def idle_words(maps: Sequence[Map]) -> str:
+    """`σ = 0.1, 0.5, 1: the noise hid nothing, so there is nothing to bring back or to test.`"""
     levels = [f"{one.level:g}" for one in maps if one.idle]
     if not levels:
         return ""
-    return f"σ = {', '.join(levels)}: the noise hid nothing, so there is nothing to bring back."
+    return (
+        f"σ = {', '.join(levels)}: {NOTHING_HIDDEN}, so there is nothing to bring back or to test."
+    )
 
 
 def _average_title(family: Mapping[Any, Any]) -> str:
@@ -154,23 +254,31 @@ def _average_title(family: Mapping[Any, Any]) -> str:
 
 
 def _role_cells(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> pd.DataFrame:
-    """A map of averages, the roles in the configuration's order."""
-    keys = ["layer", "token_role"]
-    changes = run.summary(family, "probability_change").set_index(keys)
-    roles = set(changes.index.get_level_values("token_role"))
-    there = [role for role in run.roles if role in roles]
+    """A map of averages, the roles in their order; at a site of heads a row a head."""
+    site = family["site"]
+    row_name = "head" if is_drawn_by_head(site) else "token_role"
+    keys = ["layer", row_name]
+    changes = run.summary(family, "probability_change")
+    labels = _row_labels(changes, site)
+    changes = changes.set_index(keys)
+    rows = changes.index.get_level_values(row_name)
+    there = list(dict.fromkeys(rows))
+    if is_drawn_by_head(site):
+        there = sorted(there)
+    else:
+        known = [role for role in run.roles_of(site) if role in there]
+        there = [*known, *(role for role in there if role not in known)]
 
     def other(quantity: str) -> pd.DataFrame:
         return run.summary(family, quantity).set_index(keys).reindex(changes.index)
 
     contrast, hidden, turned = map(other, ("contrast", "hidden_change", "turned"))
-    role = changes.index.get_level_values("token_role")
     sign = _towards_followed(experiment)
     cells = pd.DataFrame(
         {
             "layer": changes.index.get_level_values("layer").astype(int),
-            "place": role.map(there.index),
-            "label": role.map(printable),
+            "place": rows.map(there.index),
+            "label": labels,
             "value": changes["mean"],
             "log_odds": other(COLUMNS["log_odds"])["mean"],
             "logit_difference": sign * other(COLUMNS["logit_difference"])["mean"],
@@ -195,6 +303,9 @@ def _role_cells(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> 
         ],
         "examples": changes["examples"].map("{:g}".format),
     }
+    for column, words in BESIDE.items():
+        if column in changes:
+            details[words] = [with_interval(*ends) for ends in _ends(changes, column).to_numpy()]
     told = cells.assign(**details).reset_index(drop=True)
     return told.sort_values(["place", "layer"], ignore_index=True)
 
@@ -208,7 +319,7 @@ def marks_caption(run: Run) -> str:
         f"{MARK} marks a mean change of at least {least:g} that is larger both than the floor (the "
         "receiver's own run, nothing put in) and than what an unrelated example's state does (the "
         "null): p < 0.05 in both of two tests, each by max-T with the signs of the pictures "
-        "flipped, corrected for all layers and roles of a map. Cells whose outcome is known before "
+        "flipped, corrected for all layers and rows of a map. Cells whose outcome is known before "
         "are not tested. Intervals assume no more than that values are bounded, the tests that "
         "they are symmetric, so that a marked cell's interval may reach below 0."
     )
@@ -233,25 +344,92 @@ def family_marks(run: Run, experiment: Experiment, families: pd.DataFrame) -> st
         if len(power)
         else ""
     )
-    others = families[~families["tested"]]
+    # Of the others the caption says so already.
+    idle = [hid_nothing(run, experiment, family) for family in families.to_dict("records")]
+    said = (families["reason"] == NOTHING_HIDDEN) & np.array(idle, bool)
+    others = families[~families["tested"] & ~said]
     untested = f" Not tested: {reasons_words(others, of_all=False)}." if len(others) else ""
     verb = "is" if marked == 1 else "are"
-    return f"{marked or 'None'} of {cells} cells {verb} marked{where}.{could}{untested}"
+    what = "heads" if is_drawn_by_head(shown["site"].iloc[0]) else "cells"
+    heads = named_heads(run, experiment, shown.iloc[0]) if marked else ""
+    named = f": {heads}" if heads else ""
+    known = int(is_known(run.summary(shown.iloc[0], "probability_change")).sum())
+    more = f" (the outcome of {known} more is known before)" if known else ""
+    return (
+        f"{marked or 'None'} of {cells} {what} {verb} marked{where}{more}{named}.{could}{untested}"
+    )
 
 
 # ---- example by example ------------------------------------------------------------------------
 
 
 def example_maps(run: Run, example: str) -> Iterator[MapGroup]:
-    """The groups of maps layer × position of one example, an experiment and site each."""
+    """The groups of maps of one example, an experiment and site each.
+
+    Sites whose maps are to be compared stand in one row first; where that holds all there is of
+    them, since nothing has levels, they do not stand alone too.
+    """
     limits = limits_of(run)
-    for experiment, site in sites_of(run):
-        yield _example_group(run, example, experiment, site, limits)
+    for experiment in run.experiments:
+        groups = {
+            site: example_group(run, example, experiment, site, limits) for site in experiment.sites
+        }
+        row = side_by_side(experiment)
+        if row:
+            yield _row_of(run, experiment, [groups[site] for site in row])
+        for site, group in groups.items():
+            if site not in row or experiment.corrupted:
+                yield group
 
 
-def _example_group(
+def _row_of(run: Run, experiment: Experiment, groups: Sequence[MapGroup]) -> MapGroup:
+    """The maps of several sites at the level that conclusions are drawn at, side by side."""
+    primary = [next(one for one in group.maps if one.primary) for group in groups]
+    sites = side_by_side(experiment)
+    maps = tuple(
+        replace(one, name=f"{one.name}-row", title=site, level=np.nan, beside=())
+        for site, one in zip(sites, primary, strict=True)
+    )
+    plain = experiment.positions == EACH and experiment.window == 1
+    put = "" if plain else f" Each time {all_states_words(experiment, sites)} is put in."
+    return replace(
+        groups[0],
+        title=f"{title_of(experiment)}, side by side",
+        rows=", or ".join(dict.fromkeys(group.rows for group in groups)),
+        caption=(
+            f"C{groups[0].measure[1:]}, the {followed_words(experiment)}{_over_draws(experiment)}, "
+            f"site by site on one scale: {primary[0].title}.{put}"
+            f"{_faint_words(maps, groups[0].limits)}"
+        ),
+        marks=_marks_of_row(groups, maps),
+        maps=maps,
+        idle=idle_words(primary),
+        by_site=True,
+    )
+
+
+def _faint_words(maps: Sequence[Map], limits: Mapping[str, float]) -> str:
+    """The largest change, where colours without numbers are too pale to show any."""
+    values = pd.concat([one.cells["value"] for one in maps]).dropna()
+    if values.empty or values.abs().max() >= FAINT * limits["value"]:
+        return ""
+    largest = signed(values.iloc[values.abs().argmax()])
+    return f" No colour is to be seen: the largest change is {largest}."
+
+
+def _marks_of_row(groups: Sequence[MapGroup], maps: Sequence[Map]) -> str:
+    """How many cells of the row are marked, or why none is."""
+    marked = sum(int(one.cells["marked"].sum()) for one in maps)
+    if marked:
+        return f"{OWN_MARK} marks {marked} cells."
+    why = {group.marks for group in groups}
+    return why.pop() if len(why) == 1 else "No cell is marked."
+
+
+def example_group(
     run: Run, example: str, experiment: Experiment, site: str, limits: Mapping[str, float]
 ) -> MapGroup:
+    """The maps of one example at a site, one a level; limits: of `limits_of`."""
     answer = pair_of(run.tables["runs"], example).answer(experiment.followed)
     effects = run.tables["effects"]
     rows = effects[
@@ -259,9 +437,6 @@ def _example_group(
         & (effects["example"] == example)
         & (effects["site"] == site)
     ]
-    table = run.tables[experiment.name]
-    labels = position_labels(table[table["example"] == example])
-    intervals = _draw_intervals(run, example, experiment, site) if experiment.corrupted else None
     primary = run.primary(experiment)["noise_level"]
     floors = floors_of(run, example, experiment)
     level: Any
@@ -270,28 +445,74 @@ def _example_group(
         floor, total = floors[level], float(cells["total_effect"].iloc[0])
         title = ", ".join(filter(None, [level_words(level), f"floor {floor:.3f}"]))
         small = bool(cells["below_threshold"].iloc[0]) and bool(experiment.corrupted)
+        name = map_name("example", example, experiment.name, site, level=level)
+        over = mean_words(experiment, site) if is_drawn_by_head(site) else ""
         maps.append(
             Map(
-                name=map_name("example", example, experiment.name, site, level=level),
-                title=f"{title}, total effect {signed(total)}",
-                cells=_cells(cells, labels, intervals, experiment),
+                name=name,
+                title=f"{title}, total effect {signed(total)}{f', {over}' if over else ''}",
+                cells=_example_cells(run, example, experiment, cells),
                 level=float(level),
                 primary=_same(level, primary),
                 idle=small,
+                beside=tuple(_at_words(run, example, experiment, cells, name)),
             )
         )
-    over = f", mean over {experiment.draws} noise draws" if experiment.draws > 1 else ""
+    plain = experiment.positions == EACH and experiment.window == 1
+    put = "" if plain else state_words(experiment, site)
+    grid = regions_of(experiment, site, rows)
     return MapGroup(
         title=title_of(experiment, site),
         measure=f"change in p({answer})",
-        rows="position and token",
+        rows=rows_words(experiment, site),
         limits=limits,
-        caption=f"Change in p({answer}), the {followed_words(experiment)}{over}.",
+        caption=(
+            f"Change in p({answer}), the {followed_words(experiment)}{_over_draws(experiment)}"
+            f"{f', when {put} is put in' if put else ''}."
+            f"{_faint_words(maps, limits) if grid else ''}"
+        ),
         marks=_own_marks(run, experiment, rows),
         mark=OWN_MARK,
         maps=tuple(maps),
         idle=idle_words(tuple(maps)),
+        regions=grid,
+        picture=run.pictures[example] if grid else "",
+        source_picture=run.source_pictures.get(example, "") if grid else "",
     )
+
+
+def _over_draws(experiment: Experiment) -> str:
+    return f", mean over {experiment.draws} noise draws" if experiment.draws > 1 else ""
+
+
+def regions_of(experiment: Experiment, site: str, cells: pd.DataFrame) -> int:
+    """How many regions a side a picture has, which single cells are drawn over; else 0.
+
+    cells: with the tokens; of a picture cut into all its patches they say how many there are.
+    """
+    if not is_drawn_over_picture(experiment, site):
+        return 0
+    if experiment.regions:
+        return experiment.regions
+    found = [REGION.fullmatch(token) for token in cells["token"].unique()]
+    return max(int(number) for match in found if match for number in match.groups())
+
+
+def _at_words(
+    run: Run, example: str, experiment: Experiment, cells: pd.DataFrame, name: str
+) -> Iterator[Map]:
+    """Of a map of heads, that at the words in which the questions differ, if there are any."""
+    site = cells["site"].iloc[0]
+    if not is_drawn_by_head(site) or experiment.positions != EACH:
+        return
+    there = cells[cells["token_role"] == run.differing_at(site)]
+    if len(there):
+        words = " ".join(map(str, there.drop_duplicates("position")["token"]))
+        yield Map(
+            f"{name}-word",
+            f"at “{printable(words)}”",
+            _example_cells(run, example, experiment, there),
+        )
 
 
 def floors_of(run: Run, example: str, experiment: Experiment) -> dict[float, float]:
@@ -316,43 +537,72 @@ class _Everywhere(dict[float, float]):
         return self.floor
 
 
-def _cells(
-    cells: pd.DataFrame,
-    labels: Mapping[int, str],
-    intervals: pd.DataFrame | None,
-    experiment: Experiment,
+def _example_cells(
+    run: Run, example: str, experiment: Experiment, cells: pd.DataFrame
 ) -> pd.DataFrame:
-    """A map of an example. cells: its effects."""
-    places = {position: place for place, position in enumerate(sorted(labels))}
-    if intervals is None:
-        ends = pd.DataFrame(np.nan, index=cells.index, columns=["low", "high"])
+    """A map of an example; cells: its effects at a site and a level, at all or some positions.
+
+    At a site of heads a row is a head: the mean over these positions, marked where there is one.
+    """
+    site = cells["site"].iloc[0]
+    row = "head" if is_drawn_by_head(site) else "position"
+    labels = row_labels(_with_sources(run, example, experiment, cells), experiment, site)
+    keys = ["layer", row]
+    one = cells.groupby(keys)["position"].transform("size").max() == 1
+    numbers = [*COLUMNS.values(), "null_change", "hidden_change"]
+    means = cells.groupby(keys, as_index=False)[numbers].mean()
+    marked = cells.groupby(keys)["marked"].first().reindex(pd.MultiIndex.from_frame(means[keys]))
+    if experiment.corrupted:
+        ends = _draw_intervals(run, example, experiment, cells, row).reindex(marked.index)
     else:
-        keys = ["noise_level", "layer", "position"]
-        ends = cells[keys].join(intervals, on=keys)[["low", "high"]]
-    table = cells.assign(
-        place=cells["position"].map(places),
-        label=cells["position"].map(labels),
-        value=cells["probability_change"],
-        log_odds=cells["log_odds_change"],
-        logit_difference=_towards_followed(experiment) * cells["logit_difference_change"],
-        low=ends["low"],
-        high=ends["high"],
+        ends = pd.DataFrame(np.nan, marked.index, ["low", "high"])
+    places = {number: place for place, number in enumerate(sorted(labels))}
+    rows = means[row].astype(int)
+    table = means.assign(
+        place=rows.map(places),
+        label=rows.map(labels),
+        value=means["probability_change"],
+        log_odds=means["log_odds_change"],
+        logit_difference=_towards_followed(experiment) * means["logit_difference_change"],
+        low=ends["low"].to_numpy(),
+        high=ends["high"].to_numpy(),
+        marked=is_true(marked).to_numpy() & bool(one),
     )[CELLS]
-    details = pd.DataFrame(
-        {
-            "null": cells["null_change"].map(signed),
-            "hidden": cells["hidden_change"].map(signed),
-        }
-    )
-    return table.join(details).sort_values(["place", "layer"], ignore_index=True)
+    details = {
+        "null": means["null_change"].map(signed),
+        "hidden": means["hidden_change"].map(signed),
+    }
+    if is_drawn_over_picture(experiment, site):
+        roles = cells.drop_duplicates("position").set_index("position")["token_role"]
+        details = {"shows": rows.map(roles).fillna("").map(printable), **details}
+    return table.assign(**details).sort_values(["place", "layer"], ignore_index=True)
 
 
-def _draw_intervals(run: Run, example: str, experiment: Experiment, site: str) -> pd.DataFrame:
-    """Intervals of the mean change over draws: low, high by noise level, layer and position."""
+def _with_sources(
+    run: Run, example: str, experiment: Experiment, cells: pd.DataFrame
+) -> pd.DataFrame:
+    """The effects' cells with the tokens that the donor has there, which its own table knows."""
+    table = run.tables[experiment.name]
+    if "source_token" not in table:
+        return cells
+    site = cells["site"].iloc[0]
+    mine = table[(table["example"] == example) & (table["site"] == site)]
+    brought = mine.drop_duplicates("position").set_index("position")["source_token"]
+    return cells.assign(source_token=cells["position"].map(brought))
+
+
+def _draw_intervals(
+    run: Run, example: str, experiment: Experiment, cells: pd.DataFrame, row: str
+) -> pd.DataFrame:
+    """Intervals of the mean change over draws: low, high by layer and row (position or head).
+
+    cells: the effects of a site and a level, whose positions a head's change is the mean over.
+    """
     table, runs = run.tables[experiment.name], run.tables["runs"]
-    rows = by_level(
-        table[(table["example"] == example) & (table["site"] == site)], experiment.levels
-    )
+    mine = (table["example"] == example) & (table["site"] == cells["site"].iloc[0])
+    mine &= at_level(table["noise_level"], cells["noise_level"].iloc[0])
+    mine &= table["position"].isin(cells["position"].unique())
+    rows = by_level(table[mine], experiment.levels)
     receiver = experiment.receiver
     alone = by_level(
         runs[(runs["run"] == receiver.name) & (runs["example"] == example)], receiver.levels
@@ -361,8 +611,8 @@ def _draw_intervals(run: Run, example: str, experiment: Experiment, site: str) -
     score = f"p_{experiment.followed}"
     reference = alone[[*draw, score]].rename(columns={score: "reference"})
     rows = rows.merge(reference, on=draw) if draw else rows.merge(reference, how="cross")
-    changes = rows.assign(change=rows[score] - rows["reference"]).pivot(
-        index="draw", columns=["noise_level", "layer", "position"], values="change"
+    changes = rows.assign(change=rows[score] - rows["reference"]).pivot_table(
+        index="draw", columns=["layer", row], values="change", aggfunc="mean"
     )
     return student_interval(changes).clip(-1, 1)
 
@@ -382,8 +632,12 @@ def _own_marks(run: Run, experiment: Experiment, rows: pd.DataFrame) -> str:
     if rows["null_change"].isna().all():
         return "No cell is marked: the sheet has no unrelated example (another picture) for it."
     marked = int(is_true(rows["marked"]).sum())
+    if not marked:
+        return "No cell is marked."
+    if is_drawn_by_head(rows["site"].iloc[0]):
+        return f"{OWN_MARK} marks heads at single places alone; a mean over places is not tested."
     over = " at all σ together" if rows["noise_level"].nunique() > 1 else ""
-    return f"{OWN_MARK} marks {marked} cells{over}." if marked else "No cell is marked."
+    return f"{OWN_MARK} marks {marked} cells{over}."
 
 
 def own_marks_caption(run: Run) -> str:

@@ -12,14 +12,32 @@ from jinja2 import Environment, StrictUndefined
 
 from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
 from blip_tracing.telling.phrases import followed_words, reference_of, run_words, title_of
+from blip_tracing.telling.places import (
+    WORDS,
+    all_places_words,
+    is_drawn_by_head,
+    towers_of,
+    window_words,
+)
 from blip_tracing.telling.story import recorded
-from blip_tracing.telling.told import Run, Story
-from blip_tracing.telling.words import how_many, level_words, percent
+from blip_tracing.telling.told import Run, Story, sites_of
+from blip_tracing.telling.words import how_many, level_words, listed, percent
 from blip_tracing.vocabulary import experiment as vocabulary
-from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.corruptions import (
+    ABSOLUTE,
+    DEVIATIONS,
+    KINDS,
+    PLACES,
+    QUESTION_EMBEDDINGS,
+)
+from blip_tracing.vocabulary.experiment import EACH, Experiment
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION
 from blip_tracing.vocabulary.tables import UNRELATED
+from blip_tracing.vocabulary.views import is_drawn_over_picture
 
 LINE = 100
+# The kind, place, role and unit of the tutorial's corruption.
+TUTORIAL = ("gaussian", QUESTION_EMBEDDINGS, "", ABSOLUTE)
 
 
 def methods_of(
@@ -42,6 +60,7 @@ def methods_of(
 def facts_of(run: Run, story: Story) -> dict[str, Any]:
     """What the template needs of a run."""
     config = run.config
+    sites = [site for _, site in sites_of(run)]
     known = story.controls.dropna(subset="largest")
     idle = int(known["idle"].sum())
     telling = int(known["checked"].sum()) - idle
@@ -51,8 +70,14 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "weights": recorded(run, "weights_sha256"),
         "device": recorded(run, "device"),
         "dtype": recorded(run, "dtype"),
-        "layers": config["model"]["layers"]["encoder"],
+        "towers": towers_and_layers(run),
+        "encoder": ENCODER in towers_of(sites),
+        "decoder": DECODER in towers_of(sites),
+        "regions": run.roles_at(VISION) if VISION in towers_of(sites) else [],
+        "heads": any(map(is_drawn_by_head, sites)),
+        "rows": "role, or head" if any(map(is_drawn_by_head, sites)) else "role",
         "examples": run.count,
+        "two_pictures": bool(run.source_pictures),
         "experiments": [experiment_facts(experiment) for experiment in run.experiments],
         "corrupted": list({asked.corrupted.name: run_facts(run, asked.corrupted)
                            for asked in run.experiments if asked.corrupted}.values()),
@@ -87,24 +112,62 @@ def experiment_facts(experiment: Experiment) -> dict[str, Any]:
         "receiver": run_words(experiment.receiver),
         "donor": run_words(experiment.donor),
         "sites": experiment.sites,
+        "places": all_places_words(experiment),
+        "window": window_words(experiment),
+        "over_picture": _grid_words(experiment),
         "answer": followed_words(experiment),
         "reference": reference_of(experiment),
-        "paired": experiment.receiver.question != experiment.donor.question,
+        "as_tutorial": _is_the_tutorials(experiment),
+        "other_picture": experiment.receiver.question != experiment.donor.question,
         "restores": bool(experiment.receiver.corruption),
         "lowers": experiment.direction < 0,
     }
 
 
+def towers_and_layers(run: Run) -> str:
+    """`question encoder (12 layers) and vision tower (12 layers)`: those that have a site."""
+    layers = run.config["model"]["layers"]
+    towers = towers_of(site for _, site in sites_of(run)) or list(WORDS)
+    return listed(f"{WORDS[tower].name} ({layers[tower]} layers)" for tower in towers)
+
+
+def _is_the_tutorials(experiment: Experiment) -> bool:
+    """Whether it is the tutorial's patching: the other question's, single places of the stream."""
+    return (
+        experiment.receiver.question != experiment.donor.question
+        and (experiment.positions, experiment.window) == (EACH, 1)
+        and all(
+            SITES[site].tower == ENCODER and SITES[site].boundary is not None
+            for site in experiment.sites
+        )
+    )
+
+
+def _grid_words(experiment: Experiment) -> str:
+    """`6 × 6 regions`; "" where no single region is put in."""
+    if not any(is_drawn_over_picture(experiment, site) for site in experiment.sites):
+        return ""
+    side = experiment.regions
+    return f"{side} × {side} regions" if side else "as many regions as it has patches"
+
+
 def run_facts(run: Run, noisy: vocabulary.Run) -> dict[str, Any]:
     """What the template says of a corrupted run."""
-    assert noisy.corruption is not None
+    asked = noisy.corruption
+    assert asked is not None
     means = run.tables["run_means"]
     sd = means.loc[means["run"] == noisy.name, "state_sd"].mean()
     return {
         "name": noisy.name,
+        "tutorial": (asked.kind, asked.at, asked.role, asked.unit) == TUTORIAL,
+        "where": PLACES[asked.at],
+        "role": asked.role,
+        "drawn": KINDS[asked.kind].drawn,
+        "amounts": [asked.amount(level) for level in sorted(noisy.levels)],
+        "in_deviations": asked.unit == DEVIATIONS,
         "levels": [f"{level:g}" for level in sorted(noisy.levels)],
         "draws": noisy.draws,
-        "seed": noisy.corruption.seed,
+        "seed": asked.seed,
         "state_sd": "" if pd.isna(sd) else f"{sd:.2g}",
     }
 

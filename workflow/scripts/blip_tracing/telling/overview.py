@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import pyarrow.dataset as ds
 from blip_tracing.machinery.tables import PARQUET
 from blip_tracing.meaning.effects import HALF
 from blip_tracing.meaning.statistics import FEWEST_PICTURES
+from blip_tracing.telling.findings import places_words
 from blip_tracing.telling.phrases import title_of, turns_words
+from blip_tracing.telling.places import is_drawn_by_head, one_words, role_words, words_of
 from blip_tracing.telling.told import (
     DepthCurve,
     Overview,
@@ -32,7 +34,8 @@ from blip_tracing.telling.words import (
     printable,
     with_differences,
 )
-from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment
+from blip_tracing.vocabulary.experiment import BASE, EACH, QUESTIONS, SOURCE, Experiment
+from blip_tracing.vocabulary.tables import CEILING
 
 _WORDS = ("experiment", "example", "group", "site", "token_role", "known")
 _NUMBERS = ("noise_level", "probability_change", "null_change", "total_effect")
@@ -102,7 +105,9 @@ def overview_of(run: Run) -> Overview | None:
     }
     turns = {name: rows for name, rows in run.tables["turns"].groupby("experiment", sort=False)}
     of_each = {
-        experiment.name: effects_by_example(run, turns.get(experiment.name))
+        experiment.name: effects_by_example(
+            turns.get(experiment.name), run.differing_in(experiment)
+        )
         for experiment in run.experiments
     }
     groups = run.tables["turns"].drop_duplicates("example").set_index("example")["group"]
@@ -147,13 +152,16 @@ def _floors(run: Run, noisy: Experiment | None, level: float) -> pd.Series:
     return rows.groupby("example")["p_base"].mean()
 
 
-def effects_by_example(run: Run, turns: pd.DataFrame | None) -> dict[Any, RowEffect]:
-    """Example → what one experiment shows of it; turns: its rows."""
+def effects_by_example(turns: pd.DataFrame | None, role: str) -> dict[Any, RowEffect]:
+    """Example → what one experiment shows of it; turns: its rows.
+
+    role: that of the words that differ, by layer; "" for the largest effect anywhere.
+    """
     if turns is None:
         return {}
     found = {}
     for example, rows in turns.groupby("example", sort=False):
-        there = rows[rows["token_role"] == run.differing] if run.differing else rows
+        there = rows[rows["token_role"] == role] if role else rows
         by_layer = there.groupby("layer")[["change", "covered"]].max()
         turned = by_layer.index[by_layer["covered"] >= HALF]
         found[example] = RowEffect(
@@ -185,10 +193,17 @@ def _caption(run: Run, level: float, grouped: bool) -> str:
         "between the run that states are put into (the receiver) and the one that they come from "
         "(the donor)."
     ]
-    if run.differing:
+    roles = set(map(run.differing_in, run.experiments))
+    if roles != {""}:
+        elsewhere = "; of experiments without it, anywhere" if "" in roles else ""
         words.append(
-            f"By layer: the largest change at the “{printable(run.differing)}”. Turns to: the "
-            "last layer at which that covers half of the total effect."
+            f"By layer: the largest change at the “{printable(run.differing)}”{elsewhere}. Turns "
+            "to: the last layer at which that covers half of the total effect."
+        )
+    elif run.experiments:
+        words.append(
+            "By layer: the largest change anywhere. Turns to: the last layer at which that covers "
+            "half of the total effect."
         )
     if not np.isnan(level):
         words.append(
@@ -208,15 +223,18 @@ def depth_curves(run: Run) -> Iterator[DepthCurve]:
     """A curve an experiment, at its primary site and level: a line a role, and the null's."""
     for experiment in run.experiments:
         primary = run.primary(experiment)
+        site = primary["site"]
         turned = run.summary(primary, "turned")
-        if turned.empty:
+        # A line a head would be a skein.
+        if turned.empty or is_drawn_by_head(site):
             continue
         parts = [
-            turned[turned["token_role"] == role].sort_values("layer").assign(run=printable(role))
-            for role in run.roles
-            if (turned["token_role"] == role).any()
+            turned[turned["token_role"] == role]
+            .sort_values("layer")
+            .assign(run=role_words(role, site))
+            for role in _in_order(turned["token_role"].unique(), run.roles_of(site))
         ]
-        null = null_turned(run, experiment.name)
+        null = null_turned(run, experiment.name, run.differing_in(experiment))
         if not null.empty:
             parts.append(null.assign(run=NULL_LINE, low=np.nan, high=np.nan))
         lines = pd.concat(parts)[["run", "layer", "mean", "low", "high"]]
@@ -230,36 +248,62 @@ def depth_curves(run: Run) -> Iterator[DepthCurve]:
         yield DepthCurve(
             title=title_of(experiment, primary["site"]),
             caption=(
-                f"Share of {count} examples in which one state of a layer{at} "
-                f"{turns_words(experiment)}, that is, covers at least half of the total effect; of "
-                "a role with several tokens the one with the largest effect counts. "
-                f"{_null_words(run, null)}{ends}"
+                f"Share of {count} examples in which {one_words(experiment, site)}{at} "
+                f"{turns_words(experiment)}, that is, covers at least half of the total effect"
+                f"{_largest_words(experiment, site)}. {_must_words(run, primary)}"
+                f"{_null_words(run, experiment, null)}{ends}"
             ),
             lines=lines.reset_index(drop=True),
         )
 
 
-def null_turned(run: Run, experiment: str) -> pd.DataFrame:
+def _in_order(roles: Iterable[str], order: Sequence[str]) -> list[str]:
+    """The roles that are there, in this order; others after them."""
+    there = list(roles)
+    known = [role for role in order if role in there]
+    return [*known, *(role for role in there if role not in known)]
+
+
+def _largest_words(experiment: Experiment, site: str) -> str:
+    if experiment.positions != EACH:
+        return ""
+    return (
+        f"; of a role with several {words_of(site).places} the one with the largest effect counts"
+    )
+
+
+def _must_words(run: Run, primary: Any) -> str:
+    """Where the answer turns whatever the model is like."""
+    changes = run.summary(primary, "probability_change")
+    there = changes[changes["known"] == CEILING]
+    if there.empty:
+        return ""
+    return f"It must at {places_words(there)}, where all of the donor's run is put in. "
+
+
+def null_turned(run: Run, experiment: str, role: str) -> pd.DataFrame:
     """layer, mean: the share of included examples that an unrelated state turns at the differing
-    word; empty without such a state or such a role.
+    word (`role`; "" for anywhere); empty without such a state.
     """
     turns = run.tables["turns"]
     rows = turns[
-        (turns["experiment"] == experiment)
-        & (turns["token_role"] == run.differing)
-        & turns["included"]
-        & turns["null_covered"].notna()
+        (turns["experiment"] == experiment) & turns["included"] & turns["null_covered"].notna()
     ]
-    shares = (rows["null_covered"] >= HALF).groupby(rows["layer"]).mean()
+    if role:
+        rows = rows[rows["token_role"] == role]
+    most = rows.groupby(["layer", "example"])["null_covered"].max()
+    shares = (most >= HALF).groupby(level="layer").mean()
     return shares.rename("mean").rename_axis("layer").reset_index()
 
 
-def _null_words(run: Run, null: pd.DataFrame) -> str:
+def _null_words(run: Run, experiment: Experiment, null: pd.DataFrame) -> str:
     if null.empty:
         return ""
+    role = run.differing_in(experiment)
+    where = f"at the {printable(role)} alone" if role else "anywhere"
     return (
         "Orange: the same with unrelated examples' states (the null, the mean over the donors) "
-        f"at the {printable(run.differing)} alone. "
+        f"{where}. "
     )
 
 

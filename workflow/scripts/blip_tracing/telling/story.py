@@ -21,7 +21,9 @@ from blip_tracing.meaning.statistics import FEWEST_PICTURES
 from blip_tracing.telling.findings import findings_of
 from blip_tracing.telling.maps import (
     average_maps,
+    example_group,
     example_maps,
+    limits_of,
     marks_caption,
     own_marks_caption,
 )
@@ -33,6 +35,7 @@ from blip_tracing.telling.phrases import (
     restored_words,
     title_of,
 )
+from blip_tracing.telling.places import state_words, towers_words, window_words
 from blip_tracing.telling.told import (
     Example,
     Run,
@@ -41,17 +44,19 @@ from blip_tracing.telling.told import (
     is_true,
     sites_of,
 )
+from blip_tracing.telling.toy import toy_words
 from blip_tracing.telling.words import (
     CLEAN_RUN,
     how_many,
     level_words,
+    listed,
     pair_of,
     percent,
     printable,
     with_differences,
     with_interval,
 )
-from blip_tracing.vocabulary.experiment import BASE, QUESTIONS
+from blip_tracing.vocabulary.experiment import BASE, EACH, QUESTIONS, Experiment
 from blip_tracing.vocabulary.tables import CEILING, NO_OP, UNRELATED
 
 RUNNERS_UP = 2
@@ -60,6 +65,8 @@ CONTROLS = {
     NO_OP: "a state is replaced by itself: nothing may change",
     CEILING: "the donor's states at all positions: its own run must come out",
     UNRELATED: "an unrelated example's state (the null): tests compare with it",
+    "all_heads": "all heads at once: as the whole of what the sublayer adds",
+    "all_contributions": "the embeddings and all that layers add: the donor's run must come out",
 }
 
 
@@ -75,7 +82,7 @@ def tell(run: Run) -> Story:
     negatives, negatives_caption = list_negatives(run)
     return Story(
         title="Causal tracing of BLIP: where one state suffices",
-        lead=lead_of(run),
+        lead=f"{lead_of(run)} {toy_words(recorded(run, 'weights_sha256'))}".strip(),
         strip=strip_of(run, examples),
         findings=tuple(findings_of(run, controls, verdicts)),
         overview=overview_of(run),
@@ -104,9 +111,7 @@ def tell(run: Run) -> Story:
         excluded_caption=_excluded_caption(run, excluded),
         command=command_of(run),
         versions=list_versions(run),
-        config=yaml.safe_dump(
-            run.config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
-        ),
+        config=config_of(run),
     )
 
 
@@ -120,10 +125,25 @@ def lead_of(run: Run) -> str:
     if not run.experiments:
         return f"{model} answered two questions about the picture of each of {asked}."
     return (
-        f"In {asked}, a picture with two questions each, the state of one layer and one token of "
-        f"{model}'s question encoder was replaced at a time: where does a single state suffice to "
-        "change the answer, or to bring it back?"
+        f"In {asked}, {pair_words(run)} each, states of {model}'s {_towers(run)} were replaced, "
+        "one place at a time: where does so little suffice to change the answer, or to "
+        "bring it back?"
     )
+
+
+def pair_words(run: Run) -> str:
+    """What the two runs of an example are of: `a picture with two questions`."""
+    if not run.source_pictures:
+        return "a picture with two questions"
+    runs = run.tables["runs"]
+    texts = runs[runs["run"].isin(QUESTIONS)].groupby("example")["text"].nunique()
+    if (texts == 1).all() and set(run.source_pictures) == set(run.pictures):
+        return "one question about two pictures"
+    return "two questions, about one picture or two,"
+
+
+def _towers(run: Run) -> str:
+    return towers_words(site for _, site in sites_of(run))
 
 
 def strip_of(run: Run, examples: Sequence[Example]) -> Strip | None:
@@ -136,24 +156,26 @@ def strip_of(run: Run, examples: Sequence[Example]) -> Strip | None:
     clean = [place for place, asked in enumerate(run.experiments) if not asked.corrupted]
     experiment = run.experiments[clean[0] if clean else 0]
     site = run.primary(experiment)["site"]
-    group = next(group for group in first.maps if group.title == title_of(experiment, site))
+    group = example_group(run, first.pair.example, experiment, site, limits_of(run))
     one = next(one for one in group.maps if one.primary)
-    shown = replace(one, name=f"strip-{one.name}", idle=False)
+    beside = tuple(replace(other, name=f"strip-{other.name}") for other in one.beside)
+    shown = replace(one, name=f"strip-{one.name}", idle=False, beside=beside)
     donor = first.pair.text(experiment.donor.question)
+    picture = " about the source picture" if first.source_picture else ""
     put = (
-        f"of the question “{donor}”"
+        f"the run of the question “{donor}”{picture}"
         if experiment.donor.question != experiment.receiver.question
-        else "of the clean run"
+        else "the clean run"
     )
+    answer = first.pair.answer(experiment.followed)
     return Strip(
         example=first,
         questions=with_differences(first.pair.base_question, first.pair.source_question),
         map=replace(group, maps=(shown,), idle=""),
         caption=(
-            f"Each cell: how p({first.pair.answer(experiment.followed)}) changes when the state "
-            f"of that one layer (0 is the first block's input) and token is replaced by the one "
-            f"{put}. The floor is p({first.pair.answer(experiment.followed)}) with nothing put in, "
-            "the total effect what the whole other run has more."
+            f"Each cell: how p({answer}) changes when {state_words(experiment, site)} is replaced "
+            f"by what {put} has there. Layers count from 0. The floor is p({answer}) with "
+            "nothing put in, the total effect what the whole other run has more."
         ),
     )
 
@@ -173,7 +195,9 @@ def list_facts(run: Run) -> pd.DataFrame:
     }
     for experiment in run.experiments:
         ends = f"{experiment.donor.name} into {experiment.receiver.name}"
-        facts[experiment.name] = f"{ends}, at {_listed(experiment.sites)}"
+        facts[experiment.name] = _listed(
+            [f"{ends}, at {_listed(experiment.sites)}", *_ways_of(experiment)]
+        )
     for noisy in {asked.corrupted.name: asked.corrupted for asked in run.experiments
                   if asked.corrupted}.values():  # fmt: skip
         levels = _listed(f"{level:g}" for level in sorted(noisy.levels))
@@ -184,6 +208,21 @@ def list_facts(run: Run) -> pd.DataFrame:
         }
     facts["ran on"] = f"{recorded(run, 'device')}, {recorded(run, 'dtype')}"
     return pd.DataFrame({"fact": facts.keys(), "value": map(printable, facts.values())})
+
+
+def _ways_of(experiment: Experiment) -> list[str]:
+    """How an experiment goes about it, where that is not one layer and position at a time."""
+    heads = _listed(map(str, experiment.heads))
+    return list(
+        filter(
+            None,
+            [
+                window_words(experiment),
+                f"positions: {experiment.positions}" if experiment.positions != EACH else "",
+                f"heads {heads}" if heads else "",
+            ],
+        )
+    )
 
 
 def list_versions(run: Run) -> pd.DataFrame:
@@ -215,6 +254,15 @@ def recorded(run: Run, fact: str) -> str:
     """What the stages recorded of a fact: one value, or all that they met; "" for none."""
     values = [value for facts in run.provenance.values() for value in _each(facts.get(fact))]
     return _listed(dict.fromkeys(str(value) for value in values if value))
+
+
+def config_of(run: Run) -> str:
+    """The configuration, its defaults filled in, as a file that can be given."""
+    # As JSON first: what stands in it twice would else be written once and referred to.
+    plain = json.loads(json.dumps(run.config))
+    return yaml.safe_dump(
+        plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
+    )
 
 
 def _each(value: Any) -> list[Any]:
@@ -311,6 +359,7 @@ def tell_example(run: Run, example: str) -> Example:
     return Example(
         pair=pair_of(run.tables["runs"], example),
         picture=run.pictures[example],
+        source_picture=run.source_pictures.get(example, ""),
         answers=_answers(run, example),
         unknown_words=tuple(map(printable, unknown["word"].unique())),
         maps=tuple(example_maps(run, example)),
@@ -352,10 +401,12 @@ def _maps_caption(run: Run) -> str:
     """How to read the maps of single examples."""
     if "effects" not in run.tables:
         return ""
+    titles: dict[str, list[str]] = {}
+    for experiment in run.experiments:
+        titles.setdefault(reference_of(experiment), []).append(title_of(experiment))
     reading = " ".join(
-        f"{title_of(experiment)}: {reference_of(experiment)[0].lower()}"
-        f"{reference_of(experiment)[1:]}"
-        for experiment in run.experiments
+        f"{listed(alike)}: {reference[0].lower()}{reference[1:]}"
+        for reference, alike in titles.items()
     )
     cells = "Of a cell, null is the change that an unrelated example's state makes there"
     if any(asked.receiver.corruption for asked in run.experiments):
@@ -396,7 +447,7 @@ def _able_caption(able: pd.DataFrame) -> str:
         "Found with 80 %: the least mean change in probability that a test at this number of "
         "pictures finds with 80 % probability. Included: examples with two answers, both the "
         "model's own, and a total effect large enough. Null of the same role: the share of "
-        "unrelated states that come from a token of the same role and place."
+        "unrelated states that come from a place of the same role."
     )
 
 
@@ -411,13 +462,17 @@ def list_negatives(run: Run) -> tuple[pd.DataFrame, str]:
         {
             "experiment": negatives["experiment"],
             "site": negatives["site"],
-            "σ": negatives["noise_level"].map("{:g}".format, na_action="ignore").fillna(""),
+            "σ": [level_words(level).removeprefix("σ = ") for level in negatives["noise_level"]],
             "control": negatives["control"],
             "false marks": negatives["false_marks"].astype(int),
             "cells": negatives["cells"].astype(int),
             "exceeded": negatives["exceeded"].map({True: "yes", False: "no"}),
         }
     )
+    # Of heads there is a family a role, beside that over all positions.
+    if "token_role" in negatives and negatives["token_role"].notna().any():
+        roles = negatives["token_role"].fillna("").astype(str).map(printable)
+        table.insert(2, "role", roles)
     verdict = (
         f"Exceeded in {', '.join(map(str, exceeded))}: nothing is marked there."
         if len(exceeded)
@@ -480,7 +535,7 @@ def _excluded_caption(run: Run, excluded: pd.DataFrame) -> str:
         "Examples, with their rows (cells, at each site and noise level), by the reason why "
         "averages leave them out; an example with two reasons is counted under both. Averages and "
         "tests are of included examples alone: two distinct answers, both the model's own, and a "
-        f"total effect (target minus reference, at the primary σ) of at least {least:g}. A token "
+        f"total effect (target minus reference, at the primary σ) of at least {least:g}. A place "
         "of no role is in no average by role; without an unrelated example there is no null."
     )
 

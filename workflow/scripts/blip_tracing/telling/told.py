@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip_tracing.meaning.roles import role_names
 from blip_tracing.telling.words import Pair
 from blip_tracing.vocabulary.experiment import Experiment, experiments_of
 from blip_tracing.vocabulary.roles import ALL
+from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import INCLUDED
 
 # Marks of averages, which a test over pictures gives, and of one example, over its draws.
@@ -31,7 +33,8 @@ class Run:
     baseline, runs, tokens, run_means, summary, families, negatives, excluded and verdicts whole;
     effects and those of the experiments of the shown examples; controls as `count_controls` counts
     them, and `turns` as `read_turns` reads it. provenance: by the name of the stage. overrides:
-    what was given on the command line with --config.
+    what was given on the command line with --config. source_pictures: the pictures of the shown
+    examples' source runs, where they are others; boxes: of things in the sheet's pictures.
     """
 
     config: Mapping[str, Any]
@@ -40,6 +43,8 @@ class Run:
     tables: Mapping[str, pd.DataFrame]
     provenance: Mapping[str, Mapping[str, Any]]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    source_pictures: Mapping[str, str] = field(default_factory=dict)
+    boxes: Sequence[str] = ("",)
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -56,6 +61,27 @@ class Run:
         """The roles of tokens, in their order."""
         return [rule["role"] for rule in self.config["effects"]["roles"]]
 
+    def roles_of(self, site: str) -> list[str]:
+        """The roles of positions at a site, in their order."""
+        return self.roles_at(SITES[site].tower)
+
+    def roles_at(self, tower: str) -> list[str]:
+        """The roles of a tower's positions, in their order."""
+        return list(role_names(self.config["effects"]["roles"], self.boxes)[tower])
+
+    def differing_at(self, site: str) -> str:
+        """The role of the tokens that differ, where a site's positions have it; else ""."""
+        return self.differing if self.differing in self.roles_of(site) else ""
+
+    def differing_in(self, experiment: Experiment) -> str:
+        """The same at an experiment's primary site, where single positions or roles are told
+        apart and some example has one that differs; else "".
+        """
+        role = self.differing_at(self.primary(experiment)["site"])
+        turns = self.tables["turns"]
+        mine = turns[turns["experiment"] == experiment.name]
+        return role if (mine["token_role"] == role).any() else ""
+
     @property
     def differing(self) -> str:
         """The role of the tokens in which the two questions differ; "" where no rule names it."""
@@ -71,10 +97,11 @@ class Run:
     def summary(self, family: Any, quantity: str, group: str = ALL) -> pd.DataFrame:
         """The summary's rows of a family by layer and role, of the included examples.
 
-        family: what has an experiment, site and noise_level, such as a row of `families`.
+        family: what has an experiment, site and noise_level, such as a row of `families`; at a site
+        of heads rows are by layer and head, at all positions or those of its token_role.
         """
         rows = self.tables["summary"]
-        return rows[
+        found = rows[
             (rows["experiment"] == family["experiment"])
             & (rows["site"] == family["site"])
             & at_level(rows["noise_level"], family["noise_level"])
@@ -83,6 +110,9 @@ class Run:
             & (rows["among"] == INCLUDED)
             & rows["layer"].notna()
         ]
+        if not SITES[family["site"]].heads:
+            return found
+        return found[found["token_role"] == role_of(family)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +125,7 @@ class Map:
     latter of the followed answer minus the other), low and high (95 % interval of value, NaN where
     there is none), marked, and then columns of text (details, "" for none) named as a reader
     should see them. primary: whether conclusions are drawn at its level. idle: whether the noise
-    hid nothing there, so that there is nothing to see.
+    hid nothing there, so that there is nothing to see. beside: maps to compare it with.
     """
 
     name: str
@@ -104,6 +134,11 @@ class Map:
     level: float = np.nan
     primary: bool = True
     idle: bool = False
+    beside: tuple[Map, ...] = ()
+
+    def with_beside(self) -> tuple[Map, ...]:
+        """Itself, then what stands beside it."""
+        return (self, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,10 @@ class MapGroup:
     measure: what a cell's value is; rows: what the rows are; limits: measure → the end of its
     scale of colours, which goes from -limit to limit and is one for all maps; marks: what a marked
     cell is, or why none is marked; mark: how it looks; idle: one line on the maps whose noise hid
-    nothing, "" where there are none.
+    nothing, "" where there are none. regions: where rows are [CLS] and then single regions of a
+    picture, row by row, how many a side it has, so that they are drawn over it; picture: that one,
+    and source_picture the donor's where it is another, "" for none. by_site: whether the maps are
+    of sites, each with rows of its own, rather than of levels.
     """
 
     title: str
@@ -125,6 +163,15 @@ class MapGroup:
     mark: str
     maps: tuple[Map, ...]
     idle: str = ""
+    regions: int = 0
+    picture: str = ""
+    source_picture: str = ""
+    by_site: bool = False
+
+    @property
+    def all_maps(self) -> list[Map]:
+        """Its maps, each with those beside it."""
+        return [shown for one in self.maps for shown in one.with_beside()]
 
     @property
     def limit(self) -> float:
@@ -136,11 +183,13 @@ class MapGroup:
 class Example:
     """One example that is shown.
 
-    answers: question, text, answer, probability, others (the next answers in words).
+    answers: question, text, answer, probability, others (the next answers in words);
+    source_picture: of the source run, "" where it is the same.
     """
 
     pair: Pair
     picture: str
+    source_picture: str
     answers: pd.DataFrame
     unknown_words: tuple[str, ...]
     maps: tuple[MapGroup, ...]
@@ -265,6 +314,12 @@ def at_level(levels: pd.Series, level: float) -> pd.Series:
         return levels.isna()
     # A CSV's reader may miss a number by its last bit.
     return pd.Series(np.isclose(levels, level, rtol=1e-9, atol=0), levels.index)
+
+
+def role_of(family: Any) -> str:
+    """The role at whose positions a family of heads is; that of all where it says none."""
+    role = family.get("token_role")
+    return role if isinstance(role, str) and role else ALL
 
 
 def is_known(rows: pd.DataFrame) -> pd.Series:

@@ -39,6 +39,12 @@ class Pair:
         """The words of the base or the source question."""
         return self.base_question if question == BASE else self.source_question
 
+    def asked(self, question: str) -> str:
+        """`“what is it” → ball`; of one question about two pictures, which picture it is about."""
+        same = question != BASE and self.base_question == self.source_question
+        picture = " about the source picture" if same else ""
+        return f"“{self.text(question)}”{picture} → {self.answer(question)}"
+
 
 def pair_of(runs: pd.DataFrame, example: str) -> Pair:
     """The example's questions and answers, from the table `runs`."""
@@ -83,7 +89,8 @@ def position_labels(cells: pd.DataFrame) -> dict[int, str]:
     brought = places.get("source_token", places["token"])
     labels = {}
     for position, token, source in zip(places["position"], places["token"], brought, strict=True):
-        arrow = f" ← {source}" if source and source != token else ""
+        # Where no token is brought, the cell is empty.
+        arrow = f" ← {source}" if isinstance(source, str) and source not in ("", token) else ""
         labels[int(position)] = printable(f"{position} {token}{arrow}")
     return labels
 

@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from blip_tracing.vocabulary.corruptions import KINDS, PLACES
-from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, QUESTIONS
-from blip_tracing.vocabulary.metrics import METRICS
-from blip_tracing.vocabulary.sites import SITES
+from blip_tracing.vocabulary.corruptions import (
+    DEVIATIONS,
+    KINDS,
+    OF_TOKENS,
+    PLACES,
+    UNITS,
+)
+from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, POSITIONS, QUESTIONS
+from blip_tracing.vocabulary.metrics import METRICS, NEEDED
+from blip_tracing.vocabulary.sites import SITES, misnamed, towers_of
 from blip_tracing.vocabulary.tables import TABLES
 
 # Of whole numbers: numpy and the tables have 64 bits for one.
 LARGEST = 2**63 - 1
-# The metrics that effects are measured by.
-NEEDED = ("probability", "logit")
 # The name of a run or an experiment: a wildcard, a file's and a table's name.
 NAME = r"[a-z][a-z0-9_]*"
 # What an experiment cannot be called: its table and its page would take another's place.
@@ -38,23 +42,35 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
+def _site(name: Any) -> Any:
+    """A site's name; refused in words of its own where what it stands for elsewhere is known."""
+    if isinstance(name, str) and name not in SITES and (fault := misnamed(name)):
+        raise PydanticCustomError("misnamed", "{fault}", {"fault": fault})
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Index = Annotated[int, Field(ge=0, le=LARGEST)]
 Number = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=40)]
 if TYPE_CHECKING:  # which knows no Literal of what is registered
     Question = str
     SiteName = str
+    Positions = str
     MetricName = str
     CorruptionKind = str
     CorruptionPlace = str
+    LevelUnit = str
 else:
     Question = Literal[tuple(QUESTIONS)]
-    SiteName = Literal[tuple(SITES)]
+    SiteName = Annotated[Literal[tuple(SITES)], BeforeValidator(_site)]
+    Positions = Literal[tuple(POSITIONS)]
     MetricName = Literal[tuple(METRICS)]
     CorruptionKind = Literal[tuple(KINDS)]
     CorruptionPlace = Literal[tuple(PLACES)]
+    LevelUnit = Literal[tuple(UNITS)]
 
 
 class Group(BaseModel):
@@ -98,9 +114,19 @@ class Corrupt(Group):
     kind: CorruptionKind = Field("gaussian", description="how states are changed")
     at: CorruptionPlace = Field("question.embeddings", description="which states are changed")
     levels: Annotated[list[Number], Field(min_length=1), AfterValidator(_unique)] = Field(
-        [0.1, 0.5, 1, 2, 5, 10, 20], description="how much; for Gaussian noise its σ"
+        [0.1, 0.5, 1, 2, 5, 10, 20], description="how much; what a level is depends on the kind"
     )
-    draws: Positive = Field(10, description="draws at each level")
+    unit: LevelUnit = Field(
+        "absolute",
+        description="what the levels of Gaussian noise on a question count in: itself, or standard "
+        "deviations (std) of the states that are changed, over all examples of the sheet",
+    )
+    role: str = Field(
+        "",
+        description="the role, of those in effects.roles, whose tokens alone are changed; empty "
+        "for all",
+    )
+    draws: Positive = Field(10, description="draws at each level; 1 where the kind draws nothing")
     seed: Seed = Field(
         0, description="where the generator starts; the same seed gives the same results"
     )
@@ -120,6 +146,22 @@ class ExperimentSpec(Group):
     donor: Name = Field(description="the run whose states are put into it")
     sites: Annotated[list[SiteName], AfterValidator(_unique)] = Field(
         ["encoder.block_input"], description="where; empty to leave the experiment out"
+    )
+    window: Positive = Field(
+        1, description="how many consecutive layers are put in together, about each layer"
+    )
+    positions: Positions = Field(
+        "each",
+        description="what a cell puts in: each position in turn, those of a role together (roles), "
+        "or all of them",
+    )
+    heads: Annotated[list[Index], AfterValidator(_unique)] = Field(
+        [], description="which heads of a site of heads, by number from 0; empty for all"
+    )
+    regions: Index = Field(
+        6,
+        description="side of the grid of regions that a picture is cut into at a site of the "
+        "vision tower; 0 for every patch",
     )
 
 
@@ -271,6 +313,50 @@ class Config(Group):
                 _refuse(
                     ("experiments", name),
                     "both receiver and donor are corrupted; let one of them be base or source",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _corruptions_can_be_made(self) -> Config:
+        roles = [rule.role for rule in self.effects.roles]
+        for name, run in self.runs.items():
+            corrupt, key = run.corrupt, ("runs", name, "corrupt")
+            kind, tokens = KINDS[corrupt.kind], corrupt.at in OF_TOKENS
+            if corrupt.role and not tokens:
+                _refuse((*key, "role"), f"{corrupt.at} has no tokens; leave it out")
+            if corrupt.role and corrupt.role not in roles:
+                context = {"place": [*key, "role"], "role": corrupt.role, "known": roles}
+                raise PydanticCustomError("unknown_role", "{role} is not a role", context)
+            if corrupt.unit == DEVIATIONS and not (kind.adds and tokens):
+                _refuse(
+                    (*key, "unit"),
+                    f"{DEVIATIONS} is of Gaussian noise on a question, not of {corrupt.kind} at "
+                    f"{corrupt.at}; leave it out",
+                )
+            if not kind.drawn and "draws" not in corrupt.model_fields_set:
+                corrupt.draws = 1
+            if not kind.drawn and corrupt.draws != 1:
+                _refuse((*key, "draws"), f"{corrupt.kind} draws nothing; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _sites_fit_what_is_put_in(self) -> Config:
+        for name, experiment in self.experiments.items():
+            place = ("experiments", name)
+            sites = [SITES[site] for site in experiment.sites]
+            for tower in towers_of(experiment.sites):
+                layers = getattr(self.model.layers, tower)
+                if experiment.window > layers:
+                    _refuse(
+                        (*place, "window"),
+                        f"{experiment.window} is more than the {layers} layers of the {tower} "
+                        f"tower; give at most {layers}",
+                    )
+            if experiment.heads and sites and not any(site.heads for site in sites):
+                _refuse(
+                    (*place, "heads"),
+                    "none of its sites has heads; leave heads out, or give a site like "
+                    f"{sites[0].tower}.self_attention_heads",
                 )
         return self
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from blip_tracing.vocabulary.roles import Rule
+
 Tensor = Any
 
 
@@ -17,37 +19,101 @@ class Kind:
     """How states are changed: `apply(states, draw, level)` broadcasts level over draw over states.
 
     draw: standard normal numbers of the states' shape; level: as configured; words: what a reader
-    calls it.
+    calls it; amount: the same at a level; drawn: whether the draws matter, so that there can be
+    several; adds: whether a level is the size of what is added, and can be held against that of
+    the states.
     """
 
     name: str
     words: str
+    amount: str
     meaning: str
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    drawn: bool = True
+    adds: bool = False
 
 
 _KINDS = (
     Kind(
         "gaussian",
         "Gaussian noise",
+        "noise of σ = {level}",
         "adds N(0, σ²) to each number; a level is σ",
         lambda states, draw, level: states + level * draw,
+        adds=True,
+    ),
+    Kind(
+        "multiplicative",
+        "multiplicative Gaussian noise",
+        "multiplicative noise of σ = {level}",
+        "multiplies each number by one of N(1, σ²); a level is σ",
+        lambda states, draw, level: states * (1 + level * draw),
+    ),
+    Kind(
+        "scale",
+        "a constant factor",
+        "a factor of {level}",
+        "multiplies all numbers by a level; nothing is drawn, and 1 changes nothing",
+        lambda states, draw, level: states * level,
+        drawn=False,
     ),
 )
 KINDS = {kind.name: kind for kind in _KINDS}
 
+QUESTION_WORDS = "question.word_embeddings"
 QUESTION_EMBEDDINGS = "question.embeddings"
+PICTURE_PIXELS = "picture.pixels"
+PICTURE_STATES = "picture.states"
 PLACES = {
-    QUESTION_EMBEDDINGS: "the question encoder's first block input, all tokens (the tutorial's)",
+    QUESTION_WORDS: "the embeddings of the question's tokens, before positions are added and the "
+    "norm is taken (as in ROME)",
+    QUESTION_EMBEDDINGS: "the question encoder's first block input (the tutorial's)",
+    PICTURE_PIXELS: "the picture's numbers as the vision tower reads them, scaled and normalized",
+    PICTURE_STATES: "the vision tower's last states, after its norm, of [CLS] and all patches "
+    "(as in Palit et al.)",
 }
+# Those that have a state a token, so that tokens of a role can be changed alone.
+OF_TOKENS = (QUESTION_WORDS, QUESTION_EMBEDDINGS)
+
+# What a level counts in.
+ABSOLUTE, DEVIATIONS = "absolute", "std"
+UNITS = (ABSOLUTE, DEVIATIONS)
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A corruption of a run, at each of `levels` in each of `draws` (0, 1, …) of a seed."""
+    """A corruption of a run, at each of `levels` in each of `draws` (0, 1, …) of a seed.
+
+    role: the one whose tokens alone are changed, "" for all that the place has; unit: one of UNITS;
+    rules: those that tell the roles, none where `role` is "", each as pairs of key and value.
+    """
 
     kind: str
     at: str
     levels: tuple[float, ...]
     draws: int
     seed: int
+    role: str = ""
+    unit: str = ABSOLUTE
+    rules: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+    @property
+    def role_rules(self) -> list[Rule]:
+        """The rules as `effects.roles` has them."""
+        return [dict(rule) for rule in self.rules]
+
+    @property
+    def of_picture(self) -> bool:
+        """Whether it changes the picture, so that each variant of the run has one of its own."""
+        return self.at not in OF_TOKENS
+
+    def amount(self, level: float) -> str:
+        """What it is at a level, in words: `noise of σ = 3 standard deviations`."""
+        unit = " standard deviations" if self.unit == DEVIATIONS else ""
+        return KINDS[self.kind].amount.format(level=f"{level:g}{unit}")
+
+    def in_deviations(self, level: float, sd: float) -> float:
+        """A level in standard deviations of the states that are changed; NaN where it is none."""
+        if not KINDS[self.kind].adds or not sd:
+            return float("nan")
+        return level if self.unit == DEVIATIONS else level / sd

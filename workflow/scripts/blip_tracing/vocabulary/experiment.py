@@ -6,11 +6,12 @@ An experiment puts, into a receiver run, at a site, at positions, the states of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from blip_tracing.vocabulary.corruptions import Corruption
+from blip_tracing.vocabulary.sites import SITES, VISION
 
 BASE, SOURCE = "base", "source"
 QUESTIONS = (BASE, SOURCE)
@@ -45,14 +46,27 @@ class Run:
         return replace(self, corruption=replace(self.corruption, levels=tuple(levels)))
 
 
+# Which positions a cell puts in: one at a time, those of a role together, or all of them.
+EACH, BY_ROLE, TOGETHER = "each", "roles", "all"
+POSITIONS = (EACH, BY_ROLE, TOGETHER)
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """The states of `donor` put into `receiver` at `sites`, every layer and position in turn."""
+    """The states of `donor` put into `receiver` at `sites`, every layer and position in turn.
+
+    window: layers put in together; positions: one of POSITIONS; heads: those of a site of heads,
+    all where empty; regions: a picture's k × k grid of regions, 0 for every patch.
+    """
 
     name: str
     receiver: Run
     donor: Run
     sites: tuple[str, ...]
+    window: int = 1
+    positions: str = EACH
+    heads: tuple[int, ...] = ()
+    regions: int = 6
 
     @property
     def followed(self) -> str:
@@ -79,6 +93,13 @@ class Experiment:
         """The draws of a level; one where nothing is corrupted."""
         return self.corrupted.draws if self.corrupted else 1
 
+    @property
+    def in_pictures(self) -> bool:
+        """Whether rows have pictures of their own: at a site of vision, or a corrupted picture."""
+        seen = any(SITES[site].tower == VISION for site in self.sites)
+        run = self.corrupted
+        return seen or bool(run and run.corruption and run.corruption.of_picture)
+
     def primary(self, asked: float | None = None) -> int:
         """The number of the level that conclusions are drawn at: that asked for, else the middle.
 
@@ -99,16 +120,32 @@ def runs_of(config: Mapping[str, Any]) -> dict[str, Run]:
     runs = {name: Run(name, name) for name in QUESTIONS}
     for name, spec in config["runs"].items():
         corrupt = spec["corrupt"]
-        corruption = Corruption(**{**corrupt, "levels": tuple(map(float, corrupt["levels"]))})
-        runs[name] = Run(name, spec["of"], corruption)
+        rules = config["effects"]["roles"] if corrupt["role"] else []
+        runs[name] = Run(name, spec["of"], _corruption(corrupt, map(dict.items, rules)))
     return runs
+
+
+def _corruption(described: Mapping[str, Any], rules: Iterable[Iterable[Any]]) -> Corruption:
+    """A corruption of plain lists; rules: each as pairs of key and value."""
+    levels = tuple(map(float, described["levels"]))
+    pairs = tuple(tuple((key, value) for key, value in rule) for rule in rules)
+    return Corruption(**{**described, "levels": levels, "rules": pairs})
 
 
 def experiments_of(config: Mapping[str, Any]) -> dict[str, Experiment]:
     """The experiments of a checked configuration that have a site, by name."""
     runs = runs_of(config)
     return {
-        name: Experiment(name, runs[spec["receiver"]], runs[spec["donor"]], tuple(spec["sites"]))
+        name: Experiment(
+            name,
+            runs[spec["receiver"]],
+            runs[spec["donor"]],
+            tuple(spec["sites"]),
+            spec["window"],
+            spec["positions"],
+            tuple(spec["heads"]),
+            spec["regions"],
+        )
         for name, spec in config["experiments"].items()
         if spec["sites"]
     }
@@ -123,7 +160,7 @@ def run_from(described: Mapping[str, Any]) -> Run:
     """The run that `described` describes."""
     corruption = described["corruption"]
     if corruption:
-        corruption = Corruption(**{**corruption, "levels": tuple(corruption["levels"])})
+        corruption = _corruption(corruption, corruption["rules"])
     return Run(described["name"], described["question"], corruption)
 
 
@@ -134,4 +171,8 @@ def experiment_from(described: Mapping[str, Any]) -> Experiment:
         run_from(described["receiver"]),
         run_from(described["donor"]),
         tuple(described["sites"]),
+        described["window"],
+        described["positions"],
+        tuple(described["heads"]),
+        described["regions"],
     )

@@ -9,6 +9,11 @@ from blip_tracing.errors import InputError
 # The name under which the mean over all cells stands where a role's name stands.
 ALL = "all"
 NO_ROLE = ""
+# What a question begins and ends with.
+START, END = "[CLS]", "[SEP]"
+# The roles of the decoder's positions: the one that begins an answer, and its tokens.
+DEC, ANSWER = "[DEC]", "answer"
+DECODER_ROLES = (DEC, ANSWER)
 KEY = "effects.roles"
 REFERENCES = ("before", "after")
 

@@ -33,7 +33,8 @@ _ROWS = (
 )
 # What the column `control` of the table `controls` holds, in its order.
 NO_OP, CEILING, UNRELATED = "no_op", "ceiling", "unrelated"
-CONTROLS = (NO_OP, CEILING, UNRELATED)
+ALL_HEADS, ALL_CONTRIBUTIONS = "all_heads", "all_contributions"
+CONTROLS = (NO_OP, CEILING, ALL_HEADS, ALL_CONTRIBUTIONS, UNRELATED)
 # Why an example or a cell is left out of averages: the column `reason` of `excluded`, in its order.
 ONE_ANSWER = "both questions have one answer"
 NOT_OWN = "a followed answer is not the model's own"
