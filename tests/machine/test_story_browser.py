@@ -435,7 +435,7 @@ def test_the_page_reads_without_scripts(without_scripts: Chrome, told: tuple[Sto
         hidden = without_scripts.find_elements(By.CLASS_NAME, "scripted")
         assert not any(element.is_displayed() for element in hidden)
         # All levels are there, side by side, and examples open without a script.
-        shown = without_scripts.find_elements(By.CSS_SELECTOR, "#averages ~ section .at")
+        shown = without_scripts.find_elements(By.CSS_SELECTOR, "#averages ~ section > .maps > .at")
         assert len(shown) == sum(not one.idle for group in story.averages for one in group.maps)
         assert all(one.is_displayed() for one in shown)
         example = without_scripts.find_element(By.CSS_SELECTOR, "details.example")
