@@ -13,7 +13,6 @@ from transformers import BlipForQuestionAnswering
 
 from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Null
-from blip_tracing.engine.positions import DECODER_ROLES
 from blip_tracing.given.checkpoint import Checkpoint
 from blip_tracing.given.tokens import load_tokenizer, tokenize
 from blip_tracing.machinery.tables import read_table
@@ -32,6 +31,7 @@ from blip_tracing.vocabulary.experiment import (
     Run,
 )
 from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.roles import DECODER_ROLES
 
 LAYERS, WIDTH, STATES = 2, 48, 5
 WORDS = small_vocabulary()

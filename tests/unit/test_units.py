@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blip_tracing.engine.batch import Batch
-from blip_tracing.engine.positions import DECODER_ROLES, Positions
+from blip_tracing.engine.positions import Positions
 from blip_tracing.engine.units import join_roles, single_positions, units_of
 from blip_tracing.vocabulary.experiment import (
     BASE,
@@ -18,6 +18,7 @@ from blip_tracing.vocabulary.experiment import (
     Experiment,
     Run,
 )
+from blip_tracing.vocabulary.roles import DECODER_ROLES
 from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION
 
 BOTH = Batch(["a", "b"], {}, torch.zeros(2, 2, 3, dtype=torch.long), torch.zeros(2, 17, 4))

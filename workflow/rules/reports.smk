@@ -23,8 +23,7 @@ SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown] + [
     picture_input(row["source_image"]) for row in PLAN.shown if row.get("source_image")
 ]
 SHOWN_PICTURE_FACTS = PLAN.picture_facts(PLAN.shown)
-BOXES = list(dict.fromkeys(row.get("boxes", "") for row in PLAN.rows))
-ROLE_NAMES = dict(role_names(config["effects"]["roles"], BOXES))
+ROLE_NAMES = dict(role_names(config["effects"]["roles"], PLAN.boxes))
 PARAMETERS = {
     "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
     "replication": {

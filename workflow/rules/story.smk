@@ -8,7 +8,7 @@ STORY_PARAMS = {
     "overrides": OVERRIDES,
     "pictures": SHOWN_PICTURES,
     "source_pictures": SHOWN_SOURCES,
-    "boxes": BOXES,
+    "boxes": PLAN.boxes,
 }
 
 

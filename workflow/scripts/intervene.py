@@ -19,7 +19,6 @@ from blip_tracing.engine.clean_runs import (
 )
 from blip_tracing.engine.controls import Control, check_control, tolerance_of
 from blip_tracing.engine.positions import (
-    DECODER_ROLES,
     SOURCE_TOKEN,
     TOKEN,
     Positions,
@@ -33,6 +32,7 @@ from blip_tracing.meaning.roles import roles_of
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import BY_ROLE, QUESTIONS, Experiment, experiment_from
 from blip_tracing.vocabulary.metrics import columns_of
+from blip_tracing.vocabulary.roles import DECODER_ROLES
 from blip_tracing.vocabulary.sites import (
     DECODER,
     ENCODER,

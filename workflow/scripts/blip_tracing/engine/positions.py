@@ -16,11 +16,9 @@ import pandas as pd
 from blip_tracing.engine.clean_runs import DONOR_COLUMNS, DONOR_KEYS, CleanRuns
 from blip_tracing.vocabulary.experiment import BY_ROLE, EACH, Experiment
 from blip_tracing.vocabulary.regions import region_names, region_roles
-from blip_tracing.vocabulary.roles import NO_ROLE
+from blip_tracing.vocabulary.roles import ANSWER, DEC, NO_ROLE
 from blip_tracing.vocabulary.sites import DECODER, ENCODER, VISION
 
-DEC, ANSWER = "[DEC]", "answer"
-DECODER_ROLES = (DEC, ANSWER)
 # The words of both questions at a place, as the tables have them.
 TOKEN, SOURCE_TOKEN = "token", "source_token"
 

@@ -16,6 +16,7 @@ from blip_tracing.given.architecture import MOST_LAYERS, Architecture
 from blip_tracing.given.plan import Part, Plan
 from blip_tracing.vocabulary.corruptions import PICTURE_PIXELS, PICTURE_STATES
 from blip_tracing.vocabulary.experiment import BY_ROLE, QUESTIONS, TOGETHER, Experiment, Run
+from blip_tracing.vocabulary.roles import DECODER_ROLES
 from blip_tracing.vocabulary.sites import (
     DECODER,
     ENCODER,
@@ -41,9 +42,8 @@ COLORS = 3
 # What a level's controls add, as rows of all positions: itself and the donor's, each beside a run
 # left alone; at a site of heads all that they add together, beside one left alone.
 CONTROL_ROWS, HEAD_CONTROL_ROWS = 4, 2
-# Roles of the decoder: [DEC] and the answer. Of the vision tower beside the boxes' names: [CLS] and
-# what no box covers.
-DECODER_ROLES, OTHER_VISION_ROLES = 2, 2
+# Roles of the vision tower beside the boxes' names: [CLS] and what no box covers.
+OTHER_VISION_ROLES = 2
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Sizes:
         if experiment.positions == BY_ROLE:
             roles = {
                 ENCODER: self.roles,
-                DECODER: DECODER_ROLES,
+                DECODER: len(DECODER_ROLES),
                 VISION: OTHER_VISION_ROLES + lengths.boxes,
             }[tower]
             return min(roles, positions)

@@ -31,13 +31,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import BlipForQuestionAnswering
 
+from blip_tracing.models.blip import BlipModel
 from blip_tracing.models.family import (
     Outcome,
     Patch,
     RunStates,
-    blocks_of,
-    bytes_a_token,
-    heads_of,
     log_probability_of_rest,
     pixels_of,
     read_answers,
@@ -184,7 +182,7 @@ class AnswerDecoder(nn.Module):
         return Outcome(logits, rest)
 
 
-class ResumableBlip(nn.Module):
+class ResumableBlip(BlipModel):
     """A `TracedModel`: BLIP's three towers, resumable between any blocks.
 
     `boundaries` mark the encoder's stream before, between and behind the blocks, where pyvene
@@ -192,9 +190,7 @@ class ResumableBlip(nn.Module):
     """
 
     def __init__(self, blip: BlipForQuestionAnswering) -> None:
-        super().__init__()
-        self.config = blip.config
-        self.embeddings = blip.text_encoder.embeddings
+        super().__init__(blip)
         self.blocks = nn.ModuleList(
             EncoderBlock(layer) for layer in blip.text_encoder.encoder.layer
         )
@@ -204,31 +200,6 @@ class ResumableBlip(nn.Module):
         # The question encoder's stream of a run → its answers, and the decoder's stream.
         self._decoded = WeakTensorKeyDictionary()
         self.eval()
-
-    @property
-    def layers(self) -> dict[str, int]:
-        """The number of blocks of each tower."""
-        return blocks_of(self.config)
-
-    @property
-    def heads(self) -> dict[str, int]:
-        """The number of attention heads of each tower's blocks."""
-        return heads_of(self.config)
-
-    @property
-    def width(self) -> int:
-        """The question encoder's hidden size D."""
-        return self.config.text_config.hidden_size
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are; pyvene asks for it."""
-        return self.embeddings.word_embeddings.weight.device
-
-    def bytes_a_token(self, tokens: int) -> float:
-        """What a token of a question of so many takes while a block is run."""
-        weight = self.embeddings.word_embeddings.weight
-        return bytes_a_token(self.config.text_config, weight, tokens)
 
     def read_pictures(self, states: torch.Tensor, first_layer: int = 0) -> PictureMemory:
         """Project states (G, S, D) or (G, R, S, D) to the keys and values of the blocks."""
@@ -244,19 +215,6 @@ class ResumableBlip(nn.Module):
     def see(self, pixels: torch.Tensor) -> torch.Tensor:
         """The states (G, R, S, D) of pictures' pixels (G, R, 3, height, width)."""
         return self.vision.finish(self.vision.stream(pixels)[-1])
-
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The first block's inputs (G, T, D) of questions (G, T)."""
-        return self.embeddings(input_ids=token_ids.to(self.device))
-
-    def embed_words(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The embeddings (G, T, D) of questions' tokens, before positions and norm."""
-        return self.embeddings.word_embeddings(token_ids.to(self.device))
-
-    def finish_embedding(self, words: torch.Tensor) -> torch.Tensor:
-        """The first block's inputs (G, R, T, D) of embeddings, to a copy of which BLIP adds."""
-        flat = words.flatten(0, 1).clone()
-        return self.embeddings(inputs_embeds=flat).unflatten(0, words.shape[:2])
 
     def run(
         self,

@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import BlipForQuestionAnswering
 
+from blip_tracing.models.blip import BlipModel
 from blip_tracing.models.family import (
     Outcome,
     Patch,
     RunStates,
-    blocks_of,
-    bytes_a_token,
-    heads_of,
     log_probability_of_rest,
     pixels_of,
     read_answers,
@@ -37,38 +34,13 @@ from blip_tracing.models.intervene import (
 from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION, Place
 
 
-class PlainBlip(nn.Module):
+class PlainBlip(BlipModel):
     """A `TracedModel`: an unmodified `BlipForQuestionAnswering`, hooked."""
 
     def __init__(self, blip: BlipForQuestionAnswering) -> None:
-        super().__init__()
-        self.blip, self.config = blip, blip.config
+        super().__init__(blip)
+        self.blip = blip
         self.eval()
-
-    @property
-    def layers(self) -> dict[str, int]:
-        """The number of blocks of each tower."""
-        return blocks_of(self.config)
-
-    @property
-    def heads(self) -> dict[str, int]:
-        """The number of attention heads of each tower's blocks."""
-        return heads_of(self.config)
-
-    @property
-    def width(self) -> int:
-        """The question encoder's hidden size D."""
-        return self.config.text_config.hidden_size
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are; pyvene asks for it."""
-        return self.blip.device
-
-    def bytes_a_token(self, tokens: int) -> float:
-        """What a token of a question of so many takes while a block is run."""
-        weight = self.blip.text_encoder.embeddings.word_embeddings.weight
-        return bytes_a_token(self.config.text_config, weight, tokens)
 
     def read_pictures(self, states: torch.Tensor, first_layer: int = 0) -> torch.Tensor:
         """The states themselves, (G, R, S, D): the model projects them in each pass."""
@@ -78,19 +50,6 @@ class PlainBlip(nn.Module):
         """The states (G, R, S, D) of pictures' pixels (G, R, 3, height, width)."""
         states = self.blip.vision_model(pixel_values=pixels.flatten(0, 1)).last_hidden_state
         return states.unflatten(0, pixels.shape[:2])
-
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The first block's inputs (G, T, D) of questions (G, T)."""
-        return self.blip.text_encoder.embeddings(input_ids=token_ids.to(self.device))
-
-    def embed_words(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The embeddings (G, T, D) of questions' tokens, before positions and norm."""
-        return self.blip.text_encoder.embeddings.word_embeddings(token_ids.to(self.device))
-
-    def finish_embedding(self, words: torch.Tensor) -> torch.Tensor:
-        """The first block's inputs (G, R, T, D) of embeddings, to a copy of which BLIP adds."""
-        flat = words.flatten(0, 1).clone()
-        return self.blip.text_encoder.embeddings(inputs_embeds=flat).unflatten(0, words.shape[:2])
 
     def run(
         self,

@@ -16,7 +16,7 @@ from blip_tracing.telling.places import (
     WORDS,
     all_places_words,
     is_drawn_by_head,
-    towers_of,
+    towers_in_order,
     window_words,
 )
 from blip_tracing.telling.story import recorded
@@ -31,7 +31,7 @@ from blip_tracing.vocabulary.corruptions import (
     QUESTION_EMBEDDINGS,
 )
 from blip_tracing.vocabulary.experiment import EACH, Experiment
-from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION, towers_of
 from blip_tracing.vocabulary.tables import UNRELATED
 from blip_tracing.vocabulary.views import is_drawn_over_picture
 
@@ -127,7 +127,7 @@ def experiment_facts(experiment: Experiment) -> dict[str, Any]:
 def towers_and_layers(run: Run) -> str:
     """`question encoder (12 layers) and vision tower (12 layers)`: those that have a site."""
     layers = run.config["model"]["layers"]
-    towers = towers_of(site for _, site in sites_of(run)) or list(WORDS)
+    towers = towers_in_order(site for _, site in sites_of(run)) or list(WORDS)
     return listed(f"{WORDS[tower].name} ({layers[tower]} layers)" for tower in towers)
 
 

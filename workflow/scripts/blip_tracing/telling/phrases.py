@@ -9,13 +9,12 @@ from blip_tracing.telling.places import (
     rows_words,
     suffices_words,
     thing_words,
-    towers_of,
     window_words,
 )
 from blip_tracing.telling.words import CORRUPTED_RUN, NOTHING_RESTORED
 from blip_tracing.vocabulary.corruptions import KINDS
 from blip_tracing.vocabulary.experiment import EACH, Experiment, Run
-from blip_tracing.vocabulary.sites import ENCODER, VISION
+from blip_tracing.vocabulary.sites import ENCODER, VISION, towers_of
 from blip_tracing.vocabulary.views import is_drawn_over_picture, side_by_side
 
 SOURCES = (

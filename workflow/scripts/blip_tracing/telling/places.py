@@ -10,7 +10,7 @@ import pandas as pd
 from blip_tracing.telling.words import listed, position_labels, printable
 from blip_tracing.vocabulary.experiment import BY_ROLE, EACH, TOGETHER, Experiment
 from blip_tracing.vocabulary.roles import ALL
-from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, TOWERS, VISION
+from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, TOWERS, VISION, towers_of
 
 # Letters of the tokens of a role, as a row's name.
 LONGEST_LABEL = 28
@@ -52,15 +52,14 @@ def words_of(site: str) -> Tower:
     return WORDS[SITES[site].tower]
 
 
-def towers_of(sites: Iterable[str]) -> list[str]:
+def towers_in_order(sites: Iterable[str]) -> list[str]:
     """The towers that these sites are in, in the design's order."""
-    there = {SITES[site].tower for site in sites}
-    return [tower for tower in TOWERS if tower in there]
+    return sorted(towers_of(sites), key=TOWERS.index)
 
 
 def towers_words(sites: Iterable[str]) -> str:
     """`question encoder and answer decoder`: the towers of these sites."""
-    return listed(WORDS[tower].name for tower in towers_of(sites))
+    return listed(WORDS[tower].name for tower in towers_in_order(sites))
 
 
 def is_drawn_by_head(site: str) -> bool:
@@ -115,50 +114,55 @@ def window_words(experiment: Experiment) -> str:
 def thing_words(experiment: Experiment, site: str) -> str:
     """What a cell puts in, by its site's name: `one encoder.mlp`, `one head of …`."""
     layers = f"{experiment.window} layers of " if experiment.window > 1 else ""
-    alone = experiment.window == 1 and experiment.positions == EACH
-    head = "one head of " if is_drawn_by_head(site) else "one " if alone else ""
+    head = "one head of " if is_drawn_by_head(site) else "one " if is_single(experiment) else ""
     return f"{head}{layers}{site}{joint_words(experiment, site)}"
+
+
+def is_single(experiment: Experiment) -> bool:
+    """Whether a cell puts in one position of one layer."""
+    return experiment.window == 1 and experiment.positions == EACH
 
 
 def state_words(experiment: Experiment, site: str) -> str:
     """What a cell puts in: `the state of one layer at one token`, `one head of one layer at …`."""
     tower = words_of(site)
-    what = "one head" if is_drawn_by_head(site) else "the state"
-    layer = window_words(experiment) or "one layer"
     at = {
         EACH: f"one {tower.place}",
         BY_ROLE: f"all {tower.places} of one role together",
         TOGETHER: f"all {tower.places} together",
     }[experiment.positions]
-    return f"{what} of {layer} at {at}"
+    return _state_at(experiment, site, at)
+
+
+def _state_at(experiment: Experiment, site: str, at: str) -> str:
+    what = "one head" if is_drawn_by_head(site) else "the state"
+    return f"{what} of {window_words(experiment) or 'one layer'} at {at}"
 
 
 def one_words(experiment: Experiment, site: str) -> str:
     """A cell in few words, `one state` or `one head`, where it is one place of one layer."""
-    if experiment.window > 1 or experiment.positions != EACH:
+    if not is_single(experiment):
         return state_words(experiment, site)
     return "one head" if is_drawn_by_head(site) else "one state"
 
 
 def suffices_words(experiment: Experiment) -> str:
     """What suffices where an effect is large: `that one state`, or what is put in together."""
-    alone = experiment.window == 1 and experiment.positions == EACH
-    return "that one state suffices" if alone else "those states together suffice"
+    return "that one state suffices" if is_single(experiment) else "those states together suffice"
 
 
 def role_state_words(experiment: Experiment, site: str) -> str:
-    """The same where places are told by their role."""
+    """The same where places are told by their role, which those of single heads are not."""
     tower = words_of(site)
-    what = "one head" if is_drawn_by_head(site) else "the state"
-    layer = window_words(experiment) or "one layer"
-    at = {
-        EACH: f"one {tower.place} of the role ({tower.role})",
-        BY_ROLE: f"all {tower.places} of the role together ({tower.role})",
-        TOGETHER: f"all {tower.places} together",
-    }[experiment.positions]
-    if is_drawn_by_head(site):
-        at = f"one {tower.place}" if experiment.positions == EACH else at
-    return f"{what} of {layer} at {at}"
+    if experiment.positions == TOGETHER or (
+        is_drawn_by_head(site) and experiment.positions == EACH
+    ):
+        return state_words(experiment, site)
+    if experiment.positions == BY_ROLE:
+        at = f"all {tower.places} of the role together ({tower.role})"
+    else:
+        at = f"one {tower.place} of the role ({tower.role})"
+    return _state_at(experiment, site, at)
 
 
 def all_places_words(experiment: Experiment) -> str:

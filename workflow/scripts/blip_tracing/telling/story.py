@@ -57,7 +57,7 @@ from blip_tracing.telling.words import (
     with_interval,
 )
 from blip_tracing.vocabulary.experiment import BASE, EACH, QUESTIONS, Experiment
-from blip_tracing.vocabulary.tables import CEILING, NO_OP, UNRELATED
+from blip_tracing.vocabulary.tables import ALL_CONTRIBUTIONS, ALL_HEADS, CEILING, NO_OP, UNRELATED
 
 RUNNERS_UP = 2
 LEAST_SHOWN = 0.001
@@ -65,8 +65,8 @@ CONTROLS = {
     NO_OP: "a state is replaced by itself: nothing may change",
     CEILING: "the donor's states at all positions: its own run must come out",
     UNRELATED: "an unrelated example's state (the null): tests compare with it",
-    "all_heads": "all heads at once: as the whole of what the sublayer adds",
-    "all_contributions": "the embeddings and all that layers add: the donor's run must come out",
+    ALL_HEADS: "all heads at once: as the whole of what the sublayer adds",
+    ALL_CONTRIBUTIONS: "the embeddings and all that layers add: the donor's run must come out",
 }
 
 
