@@ -23,6 +23,7 @@ else:
 
 include: "effects.smk"
 include: "tables.smk"
+include: "analyses.smk"
 
 
 # Only a replication has published figures to be compared with.

@@ -24,6 +24,8 @@ SHOWN_PICTURE_FILES = [picture_input(row["image"]) for row in PLAN.shown] + [
 ]
 SHOWN_PICTURE_FACTS = PLAN.picture_facts(PLAN.shown)
 ROLE_NAMES = dict(role_names(config["effects"]["roles"], PLAN.boxes))
+# In order, of all towers.
+ROLES = list(dict.fromkeys(role for names in ROLE_NAMES.values() for role in names))
 PARAMETERS = {
     "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
     "replication": {
@@ -44,6 +46,14 @@ PARAMETERS = {
             **({"roles": ROLE_NAMES} if asked.positions == BY_ROLE else {}),
         }
         for name, asked in PLAN.experiments.items()
+    },
+    **{
+        name: {
+            "settings": config["analyses"][name],
+            "roles": ROLES,
+            "experiments": {name: described(asked) for name, asked in PLAN.experiments.items()},
+        }
+        for name in PLAN.analyses
     },
 }
 

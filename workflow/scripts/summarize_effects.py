@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
@@ -24,6 +22,7 @@ from blip_tracing.meaning.effects import (
     enclosing_answers,
     probability_of_neither,
 )
+from blip_tracing.meaning.evidence import families_of, read_family
 from blip_tracing.meaning.statistics import mean_intervals
 from blip_tracing.meaning.summary import (
     Family,
@@ -45,20 +44,6 @@ RUN_MEANS = [
     "run", "noise_level", "mean", "low", "high", "examples", "pictures", "draws", "hidden", "third",
     "state_sd", "noise_in_sd",
 ]  # fmt: skip
-
-
-def families_of(paths: Sequence[str]) -> list[Family]:
-    """The families that each of these tables `role_means` has, in its order."""
-    first = pq.read_table(paths[0], columns=list(Family._fields)).to_pandas().drop_duplicates()
-    return [Family(*row) for row in first.itertuples(index=False, name=None)]
-
-
-def read_family(paths: Sequence[str], family: Family) -> pd.DataFrame:
-    """The rows of one family, of all these tables."""
-    chosen = pc.scalar(True)
-    for key, value in family._asdict().items():
-        chosen = chosen & (pc.field(key) == value)
-    return pq.read_table(list(paths), filters=chosen).to_pandas()
 
 
 def summarize(

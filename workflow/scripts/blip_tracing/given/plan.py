@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from blip_tracing.given.pictures import PICTURES, is_url, picture_path, pictures_of
+from blip_tracing.vocabulary.analyses import ANALYSES, Analysis
 from blip_tracing.vocabulary.corruptions import DEVIATIONS, PICTURE_PIXELS
 from blip_tracing.vocabulary.experiment import (
     BASE,
@@ -47,6 +48,7 @@ IMAGES = {"states": "safetensors", "facts": "json"}
 # A table that is made with another, whose facts vouch for it.
 MADE_WITH = {
     "families": "summary", "negatives": "summary", "run_means": "summary", "verdicts": "published",
+    **{analysis.verdicts: analysis.name for analysis in ANALYSES.values()},
 }  # fmt: skip
 
 
@@ -335,10 +337,18 @@ class Plan:
         for name in self.experiments:
             tables = ["runs", name, "tokens", "summary", "run_means"]
             pages[name] = Page("experiment", tables)
+        for name, analysis in self.analyses.items():
+            pages[name] = Page(name, [name, analysis.verdicts])
         if self.config["published"]:
             compared = ["runs", "baseline", "tokens", *self.experiments]
             pages["replication"] = Page("replication", ["published", "verdicts", *compared])
         return pages
+
+    @cached_property
+    def analyses(self) -> dict[str, Analysis]:
+        """What is asked of several experiments together, by name."""
+        asked = self.config["analyses"]
+        return {name: analysis for name, analysis in ANALYSES.items() if name in asked}
 
     @property
     def told(self) -> list[str]:
@@ -346,6 +356,8 @@ class Plan:
         told = list(self.tables)
         if self.experiments:
             told += ["summary", "families", "negatives", "run_means"]
+        for name, analysis in self.analyses.items():
+            told += [name, analysis.verdicts]
         return told + (["published", "verdicts"] if self.config["published"] else [])
 
     def facts(self, tables: Iterable[str]) -> list[str]:
@@ -399,6 +411,7 @@ class Plan:
             files |= {
                 f"measure_effects/{shard}": f"results/effects/{shard}.json" for shard in self.shards
             }
+        files |= {f"analyse/{name}": self.table(name) for name in self.analyses}
         if self.config["published"]:
             files["compare_published"] = self.table("published")
         return {f"results/logs/{log}.log": path for log, path in files.items()}

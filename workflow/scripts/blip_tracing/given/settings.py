@@ -208,6 +208,12 @@ def _explain(fault: Any) -> str:
         case "unknown_run":
             run = context["run"]
             return f"{key}: {shown(run)} is not a run; {closest(run, context['known'])}"
+        case "unknown_experiment":
+            name = context["experiment"]
+            return (
+                f"{key}: {shown(name)} is not an experiment with a site; "
+                f"{closest(name, context['known'])}"
+            )
         case "unknown_role":
             role = context["role"]
             return f"{key}: {shown(role)} is not a role; {closest(role, context['known'])}"
@@ -224,10 +230,16 @@ def _group_at(path: Sequence[object]) -> type[Group]:
     group: Any = Config
     for part in path:
         if isinstance(group, type) and issubclass(group, Group):
-            group = group.model_fields[str(part)].annotation
+            group = _given(group.model_fields[str(part)].annotation)
         else:
             group = get_args(group)[-1]
     return group
+
+
+def _given(annotation: Any) -> Any:
+    """A key's type where it is given: that of a group which may be left out is the group."""
+    kinds = get_args(annotation)
+    return kinds[0] if kinds[1:] == (type(None),) else annotation
 
 
 def _description_at(path: Sequence[object]) -> str:

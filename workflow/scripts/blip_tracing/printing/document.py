@@ -92,6 +92,14 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
         "means": columns_of(means_table(story.means)),
         "clean": clean_runs(story.means),
         "verdicts": columns_of(verdicts_table(story.verdicts)),
+        "analyses": [
+            {
+                "title": answered.title,
+                "question": answered.question,
+                "verdicts": columns_of(answered.verdicts),
+            }
+            for answered in story.analyses
+        ],
         "able": columns_of(story.able),
         "negatives": columns_of(story.negatives),
         "controls": columns_of(controls_table(story.controls)),

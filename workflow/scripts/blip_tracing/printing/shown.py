@@ -8,6 +8,8 @@ import pandas as pd
 from IPython.display import HTML, display
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from blip_tracing.telling.analysed import in_words
+
 REPORT = Path(__file__).parents[3] / "report"
 
 
@@ -22,6 +24,11 @@ def show_unknown_words(tokens: pd.DataFrame) -> None:
     if not unknown.empty:
         examples = unknown.groupby("word", sort=False)["example"].unique()
         display(HTML(_macros().unknown_words(examples.to_dict())))
+
+
+def show_verdicts(verdicts: pd.DataFrame) -> None:
+    """Show an analysis's conclusions in the notebook, in words."""
+    display(HTML(_macros().table(in_words(verdicts))))
 
 
 @cache

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from blip_tracing.meaning.statistics import FEWEST_PICTURES
+from blip_tracing.telling.analysed import analyses_of
 from blip_tracing.telling.findings import findings_of
 from blip_tracing.telling.maps import (
     average_maps,
@@ -101,6 +102,7 @@ def tell(run: Run) -> Story:
         means_caption=_means_caption(run, means),
         verdicts=verdicts,
         verdicts_caption=_verdicts_caption(verdicts),
+        analyses=tuple(analyses_of(run)),
         able=able,
         able_caption=_able_caption(able),
         negatives=negatives,

@@ -259,6 +259,16 @@ class DepthCurve:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What an analysis of several experiments concludes; verdicts: in words, a row a conclusion."""
+
+    name: str
+    title: str
+    question: str
+    verdicts: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Story:
     """All that is told, in the order of telling.
 
@@ -268,8 +278,8 @@ class Story:
     mean, low, high, examples, draws, and of corrupted runs hidden, third and noise_in_sd; empty
     where nothing was traced. floors: example, noise_level, mean: p(base answer) with noise, where
     examples are too few for an interval. verdicts: quantity, compared, agree, expected,
-    correlation, shift, power, verdict, where; or None. able: what the run is able to say, in words.
-    negatives: in words. controls: experiment, control, meaning, checked, idle (those of them that
+    correlation, shift, power, verdict, where; or None. analyses: of several experiments. able: what
+    the run is able to say, in words. negatives: in words. controls: experiment, control, meaning, checked, idle (those of them that
     could not have failed), effect, largest (these missing where no outcome is known). excluded:
     experiment, reason, examples, rows. versions: package, version. config: text of a configuration
     file that gives the run again.
@@ -295,6 +305,7 @@ class Story:
     means_caption: str
     verdicts: pd.DataFrame | None
     verdicts_caption: str
+    analyses: tuple[Answered, ...]
     able: pd.DataFrame
     able_caption: str
     negatives: pd.DataFrame

@@ -229,6 +229,30 @@ class Effects(Group):
     seed: Seed = Field(0, description="seed of the resampling behind intervals and tests")
 
 
+class Pair(Group):
+    """Two experiments whose receivers and donors are each other's."""
+
+    sufficient: Name = Field(description="the experiment that brings the answer back")
+    necessary: Name = Field(description="the one that takes it away, at the same sites")
+
+
+class Directions(Group):
+    """Which places suffice for the answer, and which it needs."""
+
+    pairs: Annotated[list[Pair], Field(min_length=1)] = Field(
+        description="of experiments: sufficient (receiver corrupted, donor clean), necessary (the "
+        "other way round)"
+    )
+
+
+class Analyses(Group):
+    """What is asked of several experiments together; what is left out is not asked."""
+
+    directions: Directions | None = Field(
+        None, description="sufficient against necessary, place by place"
+    )
+
+
 class TablesSpec(Group):
     """How tables are written."""
 
@@ -278,6 +302,9 @@ class Config(Group):
     )
     controls: Controls = Field(Controls(), description="the controls beside the results")
     effects: Effects = Field(Effects(), description="how effects are averaged and tested")
+    analyses: Analyses = Field(
+        Analyses(), description="what is asked of several experiments together"
+    )
     tables: TablesSpec = Field(TablesSpec(), description="how tables are written")
     published: str = Field(
         "", description="a table of published figures to compare with; empty for none"
@@ -369,6 +396,23 @@ class Config(Group):
                 _refuse(("metrics",), f"{metric} is missing, which effects are measured by; add it")
         return self
 
+    @model_validator(mode="after")
+    def _analyses_can_be_made(self) -> Config:
+        asked = [name for name, each in self.experiments.items() if each.sites]
+        if directions := self.analyses.directions:
+            for number, pair in enumerate(directions.pairs):
+                place = ("analyses", "directions", "pairs", number)
+                for end in ("sufficient", "necessary"):
+                    _known((*place, end), getattr(pair, end), asked)
+                one, other = (self.experiments[name] for name in (pair.sufficient, pair.necessary))
+                if (one.receiver, one.donor) != (other.donor, other.receiver):
+                    _refuse(
+                        place,
+                        f"{pair.necessary} does not put into the donor of {pair.sufficient} what "
+                        "its receiver has; exchange receiver and donor in one of them",
+                    )
+        return self
+
     def used_runs(self) -> list[str]:
         """The corrupted runs that an experiment with a site uses, in order of configuration."""
         named = {
@@ -380,7 +424,14 @@ class Config(Group):
         return [name for name in self.runs if name in named]
 
 
-def _refuse(place: tuple[str, ...], reason: str) -> None:
+def _known(place: tuple[str | int, ...], name: str, known: list[str]) -> None:
+    """Refuse the name of an experiment that is not there or has no site."""
+    if name not in known:
+        context = {"place": list(place), "experiment": name, "known": known}
+        raise PydanticCustomError("unknown_experiment", "{experiment} is unknown", context)
+
+
+def _refuse(place: tuple[str | int, ...], reason: str) -> None:
     raise PydanticCustomError("refused", "{reason}", {"place": list(place), "reason": reason})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blip_tracing.vocabulary.analyses import ANALYSES
+
 
 @dataclass(frozen=True)
 class Table:
@@ -30,6 +32,11 @@ _ROWS = (
     Table("excluded", "what averages leave out, and why"),
     Table("published", "each published number beside the run's"),
     Table("verdicts", "a verdict on each published quantity"),
+    *(Table(analysis.name, analysis.rows) for analysis in ANALYSES.values()),
+    *(
+        Table(analysis.verdicts, f"a conclusion of `{analysis.name}`")
+        for analysis in ANALYSES.values()
+    ),
 )
 # What the column `control` of the table `controls` holds, in its order.
 NO_OP, CEILING, UNRELATED = "no_op", "ceiling", "unrelated"

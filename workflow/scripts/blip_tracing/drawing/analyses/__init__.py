@@ -1,0 +1,1 @@
+"""Figures of what several experiments together say, a module an analysis."""

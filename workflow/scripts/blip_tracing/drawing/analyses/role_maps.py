@@ -1,0 +1,57 @@
+"""Maps of layers and roles, or layers and heads, as the analyses' tables have them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from plotnine import ggplot
+
+from blip_tracing.drawing.figures import maps, ordered
+from blip_tracing.drawing.journal_figures import colour_levels
+from blip_tracing.drawing.palette import changes
+from blip_tracing.telling.words import printable
+
+# The end of the scale is no less: what is seen of smaller numbers is rounding.
+LEAST_LIMIT = 0.1
+
+
+def role_maps(
+    panels: Mapping[str, pd.DataFrame],
+    roles: Sequence[str],
+    title: str,
+    subtitle: Sequence[str],
+    legend: str,
+) -> ggplot:
+    """Changes by layer and role, a facet a panel, all on one scale; marked cells have a ring.
+
+    panels: strip → layer, head (missing or −1 at a site without), token_role, value, marked;
+    roles: in the order of rows, those that are there being drawn.
+    """
+    cells = pd.concat([rows.assign(panel=strip) for strip, rows in panels.items()])
+    head = cells["head"].fillna(-1).astype(int) if "head" in cells else -1
+    cells = cells.assign(head=head, p=cells["value"])
+    named = [*dict.fromkeys([*roles, *cells["token_role"]])]
+    keys = cells[["token_role", "head"]].drop_duplicates()
+    keys = keys.sort_values("head").sort_values(
+        "token_role", key=lambda column: column.map(named.index), kind="stable"
+    )
+    places = {key: number for number, key in enumerate(keys.itertuples(index=False, name=None))}
+    labels = {
+        place: printable(role if number < 0 else f"{role}, head {number}")
+        for (role, number), place in places.items()
+    }
+    own = cells[["token_role", "head"]].itertuples(index=False, name=None)
+    limit = max(LEAST_LIMIT, float(np.ceil(cells["p"].abs().max() * 10) / 10))
+    return maps(
+        cells.assign(
+            position=[places[key] for key in own], panel=ordered(cells["panel"], list(panels))
+        ),
+        labels,
+        title=title,
+        subtitle=list(subtitle),
+        legend=legend,
+        side="role",
+        levels=colour_levels(limit),
+        colors=changes(),
+        mark="o",
+    )

@@ -1,0 +1,1 @@
+"""What several experiments together say: a module each, as `vocabulary.analyses` names them."""
