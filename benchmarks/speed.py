@@ -39,7 +39,7 @@ from blip_tracing.models.blip_vqa import ResumableBlip
 from blip_tracing.models.intervene import INPUT_HOOK
 from blip_tracing.vocabulary.corruptions import QUESTION_EMBEDDINGS, Corruption
 from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
-from blip_tracing.vocabulary.metrics import METRICS
+from blip_tracing.vocabulary.metrics import NEEDED
 from blip_tracing.vocabulary.sites import SITES, places_of
 
 SITE = SITES["encoder.block_input"]  # what the tutorial's "block_output" was
@@ -151,7 +151,7 @@ def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callab
     model = ResumableBlip(blip)
     names = places_of([SITE.name], range(len(model.blocks)))
     places = {place: f"{site} layer {layer}" for place, ((site, layer), *_) in names.items()}
-    metrics = list(METRICS)
+    metrics = list(NEEDED)
     kept: dict = {}
 
     def prepare() -> None:
@@ -161,7 +161,7 @@ def run_engine(blip: BlipForQuestionAnswering, inputs: dict) -> dict[str, Callab
             question: model.run(model.embed(inputs[question])[:, None], pictures)
             for question in QUESTIONS
         }
-        kept["batch"] = Batch(["benchmark"], runs, torch.tensor([[0, 1]]), images)
+        kept["batch"] = Batch(["benchmark"], runs, torch.tensor([[[0], [1]]]), images)
 
     def patch() -> None:
         patching = Experiment("patching", BASE_RUN, SOURCE_RUN, (SITE.name,))

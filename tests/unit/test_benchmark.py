@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import sites
+from benchmarks import sites, speed
 from benchmarks.bound import Shape, operations
 from blip_tracing.vocabulary.sites import SITES
 
@@ -71,3 +71,14 @@ def test_what_is_extrapolated_is_said(timed, workload, capsys):
 def test_a_sample_of_layers_lies_evenly_about_their_middle(workload, count):
     layers = list(workload.layers(count))
     assert sum(layers) / len(layers) == (count - 1) / 2
+
+
+def test_the_engine_runs_the_tutorials_experiment_stage_by_stage():
+    shape = speed.SHAPES["small"]
+    blip = speed.build_model(shape)
+    tokens = torch.arange(10, 10 + speed.TOKENS)[None]
+    pixels = torch.randn(1, 3, shape.image_size, shape.image_size)
+    inputs = {"base": tokens, "source": tokens + 20, "pixels": pixels}
+    with torch.inference_mode():
+        for work in speed.run_engine(blip, inputs).values():
+            work()
