@@ -617,6 +617,22 @@ def test_every_map_has_its_own_name(story: Story) -> None:
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
 
+def test_a_run_that_corrupts_nothing_is_told_from_tables_without_noise_levels(tested: Run) -> None:
+    kept = {
+        name: table[table["experiment"] == "patching"] if "experiment" in table else table
+        for name, table in tested.tables.items()
+        if name != "tracing"
+    }
+    runs = kept["runs"][kept["runs"]["run"].isin(["base", "source"])]
+    kept["runs"] = runs.drop(columns=["noise_level", "draw"])
+    config = {**with_experiments(tested.config, tracing=()), "runs": {}}
+    story = tell(replace(tested, tables=kept, config=config))
+    assert [group.title for group in story.examples[0].maps] == [
+        group.title for group in tell(tested).examples[0].maps if "Tracing" not in group.title
+    ]
+    assert story.means.empty
+
+
 def test_only_the_first_examples_are_told_one_by_one(story: Story, tmp_path: Path) -> None:
     assert story.examples_caption.startswith("The first 2 of 3 examples")
     everything = tell(made_up_run(tmp_path, shown=list(ASKED)))

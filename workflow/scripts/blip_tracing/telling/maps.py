@@ -519,11 +519,12 @@ def floors_of(run: Run, example: str, experiment: Experiment) -> dict[float, flo
     """Noise level (NaN of what has none) → p(followed answer) of the receiver, over its draws."""
     runs = run.tables["runs"]
     alone = runs[(runs["run"] == experiment.receiver.name) & (runs["example"] == example)]
-    means = alone.groupby("noise_level", dropna=False)[f"p_{experiment.followed}"].mean()
-    if experiment.receiver.corruption:
-        return dict(zip(map(float, means.index), map(float, means), strict=True))
-    # The receiver is the same whatever the donor's level is.
-    return _Everywhere(float(means.iloc[0]))
+    answered = f"p_{experiment.followed}"
+    if not experiment.receiver.corruption:
+        # The same whatever the donor's level is; where no run has one, nor has the table.
+        return _Everywhere(float(alone[answered].iloc[0]))
+    means = alone.groupby("noise_level")[answered].mean()
+    return dict(zip(map(float, means.index), map(float, means), strict=True))
 
 
 class _Everywhere(dict[float, float]):
