@@ -86,6 +86,7 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
                 "regions": 6,
             }
         },
+        "analyses": {},
         "metrics": ["probability", "logit"],
         "shard_size": 16,
         "layers_per_job": 1,

@@ -272,17 +272,18 @@ class Answered:
 class Story:
     """All that is told, in the order of telling.
 
-    lead: the run in one sentence. findings: one sentence each. methods: what the experiments are.
-    facts: fact, value. averages: maps over roles; marks_caption: what their marks are. groups: the
-    share turned by group and layer, in words. means: run, noise_level (NaN for the clean run),
-    mean, low, high, examples, draws, and of corrupted runs hidden, third and noise_in_sd; empty
-    where nothing was traced. floors: example, noise_level, mean: p(base answer) with noise, where
-    examples are too few for an interval. verdicts: quantity, compared, agree, expected,
-    correlation, shift, power, verdict, where; or None. analyses: of several experiments. able: what
-    the run is able to say, in words. negatives: in words. controls: experiment, control, meaning, checked, idle (those of them that
-    could not have failed), effect, largest (these missing where no outcome is known). excluded:
-    experiment, reason, examples, rows. versions: package, version. config: text of a configuration
-    file that gives the run again.
+    lead: the run in one sentence. findings: one sentence each. methods: what the experiments
+    are. facts: fact, value. averages: maps over roles; marks_caption: what their marks are.
+    groups: the share turned by group and layer, in words. means: run, noise_level (NaN for the
+    clean run), mean, low, high, examples, draws, and of corrupted runs hidden, third and
+    noise_in_sd; empty where nothing was traced. floors: example, noise_level, mean: p(base
+    answer) with noise, where examples are too few for an interval. verdicts: quantity,
+    compared, agree, expected, correlation, shift, power, verdict, where; or None. analyses: of
+    several experiments. able: what the run is able to say, in words. negatives: in words.
+    controls: experiment, control, meaning, checked, idle (those of them that could not have
+    failed), effect, largest (these missing where no outcome is known). excluded: experiment,
+    reason, examples, rows. versions: package, version. config: text of a configuration file
+    that gives the run again.
     """
 
     title: str
