@@ -44,6 +44,23 @@ def changed_picture(
     return change(image[0].clone())[None] if at == "picture.states" else image
 
 
+def on_patches(change: Change, on: list[bool], side: int) -> Change:
+    """The same change of pixels (3, h, w), only of those patches that are on; on: [CLS] first.
+
+    side: of the grid of patches.
+    """
+
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        found, size = change(pixels.clone()), pixels.shape[1] // side
+        for y in range(pixels.shape[1]):
+            for x in range(pixels.shape[2]):
+                if not on[1 + (y // size) * side + x // size]:
+                    found[:, y, x] = pixels[:, y, x]
+        return found
+
+    return changed
+
+
 def by_hand(kind: str, level: float, noise: torch.Tensor, on: list[bool] | None = None) -> Change:
     """A kind of change, row by row; on: which rows are changed, None for all."""
 

@@ -25,6 +25,12 @@ goes through the background, by the length that layer normalization divides by a
 under noise by which noisy positions are left to be taken for the content word.
 `tests/unit/test_planted.py` holds the unmodified model to this, cell by cell.
 
+A second carrier makes a gate of the two. Where its CARRIER flag is high too, the decoder hears
+what either says: from the moving head on each suffices and none is needed. Where `needs_both`, it
+has a flag of its own (SECOND, a dimension taken from the background), by which a second head of the
+decoder reads, and a word that no one asks for (`OPPONENT`) is likelier than what one head alone
+says: each is needed and none suffices.
+
 The picture feeds the background alone. Which answer goes with a word is arbitrary.
 """
 
@@ -60,6 +66,7 @@ CODE = range(len(CONTENT))
 WORD, CARRIER = 14, 15
 HEARD = range(16, 16 + len(ANSWERS))
 BACKGROUND = range(HEARD.stop, WIDTH)
+SECOND = WIDTH - 1
 # Of the decoder's last state: constants, so that a faint answer is not made a loud one.
 STEADY = range(32, 40)
 
@@ -71,6 +78,10 @@ MOVED = 12.0
 SHARPNESS, READ_SHARPNESS = 3.0, 18.0
 READ = 1.5
 ANSWER_SCALE, OTHER_WORDS = 1.7, -4.0
+# Of two carriers that are needed together: a word and its logit, between what one head says (13, at
+# most 17) and both (20). Faint, then scaled up, since layer normalization makes the loud alike.
+OPPONENT, OPPOSING = "[UNK]", 18.0
+FAINT, SCALED_UP = 0.3, 4.0
 # What a sublayer of the encoder adds to each background dimension, as a share of its spread.
 STIRRING = 0.2
 
@@ -81,16 +92,19 @@ Layer = Any
 class Plant:
     """Where the answer stands: `layer` is the block whose head moves it, `carrier` a token.
 
-    seed: of the background; leak: how much of it the decoder lets into the answers' logits.
+    seed: of the background; leak: how much of it the decoder lets into the answers' logits; second:
+    another such token, "" for none; needs_both: whether the answer needs both, or has it of either.
     """
 
     layer: int = 2
     carrier: str = "[SEP]"
     seed: int = 0
     leak: float = 0.3
+    second: str = ""
+    needs_both: bool = False
 
     def carried_by(self) -> dict[int, str]:
-        """The role whose state, at each layer's input, decides the answer."""
+        """The role whose state, at each layer's input, decides the answer; of one carrier."""
         return {
             layer: WORD_ROLE if layer <= self.layer else CARRIERS[self.carrier]
             for layer in range(LAYERS)
@@ -159,18 +173,24 @@ def plant(planted: Plant) -> BlipForQuestionAnswering:
     model = BlipForQuestionAnswering(config).eval()
     model.vision_model.load_state_dict(shipped.vision_model.state_dict())
     ids = tokenizer().get_vocab()
-    _embed(model, ids, planted.carrier)
+    _embed(model, ids, planted)
+    if planted.needs_both:
+        _flag_second(model.text_encoder, ids[planted.second])
     for block in model.text_encoder.encoder.layer:
         _keep_to_background(block)
+        if planted.needs_both:
+            _leave_second(block)
     _move(model.text_encoder.encoder.layer[planted.layer].attention)
     for block in model.text_decoder.bert.encoder.layer:
         _silence(block)
     _read(model.text_decoder.bert.encoder.layer[0].crossattention, planted.leak)
     _answer(model.text_decoder, ids)
+    if planted.needs_both:
+        _need_both(model.text_decoder, ids)
     return model
 
 
-def _embed(model: BlipForQuestionAnswering, ids: dict[str, int], carrier: str) -> None:
+def _embed(model: BlipForQuestionAnswering, ids: dict[str, int], planted: Plant) -> None:
     embeddings = model.text_encoder.embeddings
     words = embeddings.word_embeddings.weight
     words[:] = 0
@@ -178,10 +198,25 @@ def _embed(model: BlipForQuestionAnswering, ids: dict[str, int], carrier: str) -
     words[:, [WORD, CARRIER]] = QUIET
     for code, word in zip(CODE, CONTENT, strict=True):
         words[ids[word], [code, WORD]] = LOUD
-    words[ids[carrier], CARRIER] = LOUD
+    words[ids[planted.carrier], CARRIER] = LOUD
+    if planted.second and not planted.needs_both:
+        words[ids[planted.second], CARRIER] = LOUD
     positions = embeddings.position_embeddings.weight
     positions[:] = 0
     positions[:, list(BACKGROUND)] = torch.randn(len(positions), len(BACKGROUND)) / 2
+
+
+def _flag_second(encoder: Layer, carrier: int) -> None:
+    """The SECOND flag is high at a token's embedding, low at all others."""
+    encoder.embeddings.word_embeddings.weight[:, SECOND] = QUIET
+    encoder.embeddings.word_embeddings.weight[carrier, SECOND] = LOUD
+    encoder.embeddings.position_embeddings.weight[:, SECOND] = 0
+
+
+def _leave_second(block: Layer) -> None:
+    """No sublayer of an encoder block writes into the SECOND flag."""
+    for part in (block.attention, block.crossattention, block):
+        part.output.dense.weight[SECOND] = 0
 
 
 def _keep_to_background(block: Layer) -> None:
@@ -203,14 +238,15 @@ def _move(attention: Layer) -> None:
         attention.output.dense.weight[heard, at] = MOVED
 
 
-def _look_for(flag: int, attention: Layer, sharpness: float) -> None:
-    """The first head weighs positions by a flag, whoever asks; its values are empty."""
+def _look_for(flag: int, attention: Layer, sharpness: float, head: int = 0) -> None:
+    """A head weighs positions by a flag, whoever asks; its values are empty."""
     size = attention.attention_head_size
+    first = head * size
     for linear in (attention.query, attention.key, attention.value):
-        linear.weight[:size] = 0
-        linear.bias[:size] = 0
-    attention.query.bias[0] = size**0.5
-    attention.key.weight[0, flag] = sharpness
+        linear.weight[first : first + size] = 0
+        linear.bias[first : first + size] = 0
+    attention.query.bias[first] = size**0.5
+    attention.key.weight[first, flag] = sharpness
 
 
 def _silence(block: Layer) -> None:
@@ -236,6 +272,20 @@ def _read(attention: Layer, leak: float) -> None:
         inner.value.weight[at, heard] = 1
         dense.weight[heard, at] = READ
     dense.weight[:, size - (size - len(HEARD)) : size] = 0
+
+
+def _need_both(decoder: Layer, ids: dict[str, int]) -> None:
+    """The second head reads HEARD where the SECOND flag is highest; one alone does not answer."""
+    attention = decoder.bert.encoder.layer[0].crossattention
+    size, inner, dense = attention.self.attention_head_size, attention.self, attention.output.dense
+    _look_for(SECOND, inner, READ_SHARPNESS, head=1)
+    dense.weight[:, size : 2 * size] = 0
+    for at, heard in enumerate(HEARD):
+        inner.value.weight[size + at, heard] = 1
+        dense.weight[heard, size + at] = READ
+    dense.weight[list(HEARD)] *= FAINT
+    decoder.bert.embeddings.word_embeddings.weight[:, list(HEARD)] *= SCALED_UP
+    decoder.cls.predictions.bias[ids[OPPONENT]] = OPPOSING
 
 
 def _answer(decoder: Layer, ids: dict[str, int]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from synthetic_tables import (
     ASKED,
     BOXES,
@@ -28,12 +30,14 @@ from blip_tracing.telling.story import tell
 from blip_tracing.telling.told import Run
 from blip_tracing.vocabulary.corruptions import KINDS, QUESTION_EMBEDDINGS
 from blip_tracing.vocabulary.experiment import BASE
-from blip_tracing.vocabulary.metrics import NEEDED
+from blip_tracing.vocabulary.metrics import METRICS, NEEDED, further_of
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "workflow/report/story.html.j2"
 SITES = ("encoder.block_input", "encoder.block_output")
 # How an experiment's cells are made, by default.
 PLAIN: dict[str, Any] = {"window": 1, "positions": "each", "heads": [], "regions": 6}
+# Of a made-up metric's change, how many times that in probability it is.
+FACTORS = {"logit": 6.0, "answer_probability": -0.5, "rank": -30.0, "kl": -3.0}
 NOISE_LEVELS = (0.0, 0.5, 2.0)
 LAYERS, DRAWS = 3, 6
 CONFIG: dict[str, Any] = {
@@ -68,6 +72,7 @@ CONFIG: dict[str, Any] = {
     "effects": {
         "total_effect": 0.05,
         "resamples": 200,
+        "metric": NEEDED[0],
         "least_effect": LEAST_EFFECT,
         "roles": [
             {"role": role, **({"pair": "differs"} if role == DIFFERING else {})} for role in ROLES
@@ -147,6 +152,41 @@ def made_up_run(
         tables={**read, "controls": count_controls(tables / "controls.csv")},
         provenance={"baseline": FACTS, "tracing": {**FACTS, "device": ["cpu", "cuda"]}},
     )
+
+
+def scored_by_all(run: Run, tested: str = NEEDED[0]) -> Run:
+    """The run as all metrics would score it, one of them tested: `FACTORS` times what p changes."""
+    effects, summary = run.tables["effects"].copy(), run.tables["summary"]
+    changes = summary[summary["quantity"] == METRICS["probability"].change]
+    told = {METRICS["probability"].change: changes}
+    for name in further_of(METRICS, tested):
+        change, factor = METRICS[name].change, FACTORS[name]
+        effects[change] = factor * effects["probability_change"]
+        ends = {end: factor * changes[end] for end in ("mean", "low", "high")}
+        if factor < 0:
+            ends["low"], ends["high"] = ends["high"], ends["low"]
+        told[change] = changes.assign(quantity=change, **ends)
+    rest = summary[~summary["quantity"].isin(told)]
+    whole = pd.concat([*told.values(), rest], ignore_index=True)
+    return replace(
+        run,
+        config={**run.config, "metrics": list(METRICS),
+                "effects": {**run.config["effects"], "metric": tested}},
+        tables={**run.tables, "effects": effects,
+                "summary": _with_tests_of(whole, METRICS[tested].change)},
+    )  # fmt: skip
+
+
+def _with_tests_of(summary: pd.DataFrame, tested: str) -> pd.DataFrame:
+    """The summary, its tests and marks those of another quantity's rows, cell by cell."""
+    tests = ["known", "p_floor", "p_null", "p_family", "p_study", "chosen", "marked"]
+    cell = ["experiment", "site", "noise_level", "group", "among", "layer", "token_role"]
+    cell += ["head"] if "head" in summary else []
+    of_p = summary[summary["quantity"] == METRICS["probability"].change]
+    found = summary.drop(columns=tests).merge(
+        of_p[[*cell, *tests]].assign(quantity=tested), on=[*cell, "quantity"], how="left"
+    )
+    return found[summary.columns]
 
 
 def configured_as(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -561,7 +561,7 @@ def _families(experiment: Experiment, effects: pd.DataFrame, runs: pd.DataFrame)
         elif family["null_change"].isna().all():
             reason = "no unrelated example"
         elif experiment.direction * total < TOTAL_EFFECT:
-            reason = "the noise hid nothing"
+            reason = "the corruption hid nothing"
         noisy = runs[runs["noise_level"] == level]
         hidden = noisy["p_base"] < _clean(runs)[noisy["example"]].to_numpy() / 2
         row = "head" if family["head"].notna().any() else "token_role"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from stories import SHOWN, SITES, made_up_run, write_page
+from stories import SHOWN, SITES, made_up_run, scored_by_all, write_page
 from synthetic_tables import Asked
 
 from blip_tracing.telling.story import tell
@@ -93,7 +93,7 @@ def without_scripts(
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Path]:
     """A story and its page."""
     folder = tmp_path_factory.mktemp("told")
-    run = made_up_run(folder)
+    run = scored_by_all(made_up_run(folder))
     write_page(run, folder / "index.html")
     return tell(run), folder / "index.html"
 
@@ -473,18 +473,48 @@ def test_the_switch_shows_another_measure_in_all_maps(
     group = told[0].averages[0]
     (one,) = group.maps
     cell = one.cells.iloc[int(one.cells["value"].abs().argmax())]
-    for name in ("log_odds", "logit_difference"):
+    section = opened.find_element(By.ID, one.name).find_element(By.XPATH, "ancestor::section")
+    key = section.find_element(By.CLASS_NAME, "key")
+    first, *others = told[0].measures
+    assert [measure.name for measure in others] == list(group.limits)[1:]
+    assert {"answer_probability", "rank", "kl"} < {measure.name for measure in others}
+    for measure in others:
+        name, near = measure.name, 0.006 if measure.bounded else 0.06
         opened.find_element(By.CSS_SELECTOR, f"[name=measure][value={name}]").click()
         place = cell_of(opened, one, cell)
-        assert float(place.text.replace("−", "-")) == pytest.approx(cell[name], abs=0.06)
+        whole = abs(cell[name]) >= 9.95
+        assert not measure.bounded or place.text == brief(cell[name])
+        shown = float(place.text.replace("−", "-"))
+        assert shown == pytest.approx(cell[name], abs=0.5 if whole else near)
         step = round(20 * cell[name] / group.limits[name])
         assert place.get_attribute("class") == f"{'gain' if step > 0 else 'loss'}{abs(step)}"
+        words = measure.change_words(group.answer)
+        assert words[1:] in section.find_element(By.CSS_SELECTOR, ".head > p").text
+        limit = f"{group.limits[name]:g}"
+        assert key.text.splitlines() == [words, f"−{limit}", f"+{limit}"]
         head, value, *_ = point_at(opened, one, cell).splitlines()
         assert head == head_of(cell)
-        assert name.replace("_", " ") in value
-        assert float(value.split(": ")[1].replace("−", "-")) == pytest.approx(cell[name], abs=0.006)
-    opened.find_element(By.CSS_SELECTOR, "[name=measure][value=value]").click()
+        told_words, number = value.rsplit(": ", 1)
+        assert told_words == words
+        assert float(number.replace("−", "-")) == pytest.approx(cell[name], abs=near / 10)
+    opened.find_element(By.CSS_SELECTOR, f"[name=measure][value={first.name}]").click()
     assert cell_of(opened, one, cell).text == brief(cell["value"])
+    assert key.text.splitlines()[0] == group.measure
+    assert group.caption in section.find_element(By.CSS_SELECTOR, ".head > p").text
+
+
+def test_keys_choose_what_the_maps_show(opened: Chrome, told: tuple[Story, Path]) -> None:
+    group = told[0].averages[0]
+    chosen = opened.find_element(By.CSS_SELECTOR, "[name=measure]:checked")
+    section = opened.find_element(By.ID, group.maps[0].name).find_element(
+        By.XPATH, "ancestor::section"
+    )
+    for measure in told[0].measures[1:]:
+        chosen.send_keys(Keys.ARROW_RIGHT)
+        chosen = opened.find_element(By.CSS_SELECTOR, "[name=measure]:checked")
+        assert chosen.get_attribute("value") == measure.name
+        shown = section.find_element(By.CSS_SELECTOR, ".key .measure").get_attribute("textContent")
+        assert shown == measure.change_words(group.answer)
 
 
 def test_a_slider_chooses_the_noise_level(opened: Chrome, told: tuple[Story, Path]) -> None:

@@ -197,7 +197,7 @@ def test_cells_of_the_decoder_are_at_the_tokens_that_the_followed_answer_has(
     sites = ("decoder.block_output", "decoder.cross_attention_heads")
     ends = Run(receiver, receiver), Run(donor, donor)
     asked = Experiment("x", *ends, sites, positions=positions)
-    null = Null({}, {}, 1, 0, receiver, lambda own, other: [""] * len(own))
+    null = Null({}, {}, 1, 0, receiver, lambda own, *_: [""] * len(own))
     roles = {"decoder": DECODER_ROLES}
     job = Asked(asked, list(range(LAYERS)), None, ["probability", "kl"], "float32", roles)
     output = CellsOutput(*(str(tmp_path / name) for name in ("a.parquet", "b.parquet", "c.json")))

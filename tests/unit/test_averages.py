@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from compare_averages import hold, parse
+from compare_averages import hold
 from project import ROOT
 
 from blip_tracing.errors import InputError
-from blip_tracing.machinery.tables import write_table
 from blip_tracing.meaning.replication.averages import (
     ABSENT,
     MET,
@@ -15,11 +14,19 @@ from blip_tracing.meaning.replication.averages import (
     REACH,
     averaged,
     compare_averages,
+    floor_words,
     level_at,
-    read_averages,
     structure_of,
 )
 from blip_tracing.meaning.replication.compare import AGREES, CANNOT_TELL, DIFFERS
+from blip_tracing.meaning.replication.published_averages import (
+    Held,
+    are_averages,
+    held_against,
+    read_averages,
+)
+from blip_tracing.vocabulary.corruptions import Corruption
+from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run
 
 EXAMPLES, LAYERS, POSITIONS, CLEAN = 60, 3, 4, 0.7
 ENCODER, DECODER = "encoder.block_output", "decoder.block_output"
@@ -64,8 +71,8 @@ def published_of(generator, truth):
     return table.astype({"layer": "Int64", "position": "Int64"})
 
 
-def tables_of(generator, truth, draws=10):
-    """The run's cells and runs: what decides of a draw is shared by its cells."""
+def tables_of(generator, truth, draws=10, fresh=False):
+    """The run's cells and runs; what decides of a draw is shared by its cells, unless fresh."""
     shares, clean, wanted = truth
     cells, runs = (
         [],
@@ -74,6 +81,7 @@ def tables_of(generator, truth, draws=10):
     for number in range(draws):
         chance = generator.random(len(clean))
         for (site, layer, position), share in shares.items():
+            chance = generator.random(len(clean)) if fresh else chance
             p = np.where((chance < share * wanted) | (share == 1), clean, 0.0)
             cells += [
                 {"example": f"e{n}", "site": site, "layer": layer, "position": position,
@@ -89,14 +97,14 @@ def tables_of(generator, truth, draws=10):
     return pd.DataFrame(cells), pd.DataFrame(runs)
 
 
-def run_of(generator, truth, draws=10, drawn=True):
-    cells, runs = tables_of(generator, truth, draws)
-    return averaged(cells, runs, "noisy", 5.0, drawn)
+def run_of(generator, truth, draws=10, drawn=True, fresh=False):
+    cells, runs = tables_of(generator, truth, draws, fresh)
+    return averaged(cells, runs, "noisy", 5.0, drawn, fresh)
 
 
 def verdicts(published, run, same=True):
     _, found = compare_averages(published, run, same, 0)
-    return found.set_index("map")
+    return found.set_index("quantity")
 
 
 @pytest.mark.parametrize("site", [ENCODER, DECODER])
@@ -110,6 +118,28 @@ def test_a_faithful_run_differs_hardly_ever(site, monkeypatch):
         published = published_of(generator, truth)
         found.append(verdicts(published, run_of(generator, truth)).loc[site, "verdict"])
     assert found.count(DIFFERS) < 5
+
+
+def test_of_fresh_draws_cells_fall_outside_one_by_one(monkeypatch):
+    """A faithful run whose cells have draws of their own, told as such: its p is about uniform."""
+    monkeypatch.setattr("blip_tracing.meaning.replication.averages.WORLDS", 100)
+    generator, p = np.random.default_rng(13), []
+    for _ in range(30):
+        truth = truth_of(generator)
+        run = run_of(generator, truth, fresh=True)
+        p.append(verdicts(published_of(generator, truth), run).loc[ENCODER, "p"])
+    # A mean of 30 uniform numbers: 0.5 ± 0.16 at three standard errors.
+    assert abs(np.mean(p) - 0.5) < 0.16
+
+
+def test_a_run_of_fresh_draws_of_something_else_differs():
+    generator = np.random.default_rng(14)
+    truth = truth_of(generator)
+    published = published_of(generator, truth)
+    published.loc[published["site"] == ENCODER, "value"] += 0.1
+    found = verdicts(published, run_of(generator, truth, fresh=True))
+    assert found.loc[ENCODER, "verdict"] == DIFFERS
+    assert found.loc[DECODER, "verdict"] != DIFFERS
 
 
 @pytest.mark.parametrize("wrong", ["a layer off", "half", "another corruption"])
@@ -180,7 +210,10 @@ def test_enough_examples_and_draws_agree():
     assert (found["bound"] <= 0.05).all()
 
 
-@pytest.mark.parametrize(("by", "verdict"), [(0.0, AGREES), (0.00004, AGREES), (0.01, DIFFERS)])
+@pytest.mark.parametrize(
+    ("by", "verdict"),
+    [(0.0, AGREES), (0.00008, AGREES), (0.0002, DIFFERS), (0.01, DIFFERS)],
+)
 def test_what_draws_nothing_is_held_to_its_digits(by, verdict):
     generator = np.random.default_rng(7)
     truth = truth_of(generator)
@@ -193,6 +226,10 @@ def test_what_draws_nothing_is_held_to_its_digits(by, verdict):
         {"layer": int, "position": int}
     )
     published.loc[cells, "value"] = means.loc[list(keys.itertuples(index=False))].to_numpy() + by
+    assert verdicts(published, run).loc[DECODER, "verdict"] == verdict
+    # One cell that is off is enough.
+    published.loc[cells, "value"] -= by
+    published.loc[published.index[cells][-1], "value"] += by
     assert verdicts(published, run).loc[DECODER, "verdict"] == verdict
 
 
@@ -279,22 +316,188 @@ def test_the_level_of_a_floor_lies_between_two_levels(floor):
         level_at(runs, "scaled", 0.9)
 
 
-def test_the_command_compares_a_runs_tables(tmp_path):
+def held(drawn=True, whole="", **cells):
+    sites = {"encoder": ENCODER, "decoder": DECODER}
+    return Held(
+        "noisy", 5.0, drawn, False, {sites[name]: of for name, of in cells.items()}, whole, True
+    )
+
+
+def test_a_runs_tables_are_compared_and_told():
+    """Of an experiment with other sites and levels the published ones alone."""
     generator = np.random.default_rng(11)
     truth = truth_of(generator)
     cells, runs = tables_of(generator, truth)
-    write_table(cells[cells["site"] == ENCODER], tmp_path / "encoder.parquet")
-    write_table(cells[cells["site"] == DECODER], tmp_path / "decoder.csv")
-    write_table(runs, tmp_path / "runs.csv")
-    published_of(generator, truth).to_csv(tmp_path / "made_up.csv", index=False)
-    command = [str(tmp_path / "made_up.csv"), str(tmp_path), "--layers", str(LAYERS)]
-    said = hold(parse([*command, "--level", "5", "--cells", "encoder", "decoder"]))
-    assert ENCODER in said
-    assert ABSENT in said
-    written = pd.read_csv(tmp_path / "made_up.averages.csv")
-    assert written["reproduced"].notna().all()
-    with pytest.raises(InputError, match="has no table elsewhere"):
-        hold(parse([*command, "--level", "5", "--cells", "elsewhere"]))
+    published = published_of(generator, truth)
+    elsewhere = pd.concat([cells.assign(site="encoder.mlp"), cells.assign(noise_level=1.0)])
+    tables = {
+        "first": pd.concat([cells[cells["site"] == ENCODER], elsewhere]),
+        "second": cells[cells["site"] == DECODER],
+        "runs": runs,
+        "whole": whole_of(truth).reset_index().assign(noise_level=5.0),
+    }
+    asked = held(encoder="first", decoder="second", whole="whole")
+    assert asked.tables == ["first", "second", "whole"]
+    numbers, verdicts, structure = hold(published, tables, asked, LAYERS, 0)
+    plain = compare_averages(published, averaged(cells, runs, "noisy", 5.0), True, 0)
+    pd.testing.assert_frame_equal(numbers, plain[0])
+    assert verdicts["title"].tolist() == [
+        f"cells of {ENCODER}", f"cells of {DECODER}", f"floor {ENCODER}", "the clean run",
+    ]  # fmt: skip
+    assert structure["verdict"].tolist() == [MET] * 4
+    _, _, without = hold(published, tables, held(encoder="first", decoder="second"), LAYERS, 0)
+    assert without["verdict"].tolist() == [MET, MET, ABSENT, MET]
+
+
+def test_how_many_are_expected_inside_is_what_replications_have():
+    generator = np.random.default_rng(13)
+    truth = truth_of(generator)
+    found = verdicts(published_of(generator, truth), run_of(generator, truth))
+    cells = found.loc[[ENCODER, DECODER]]
+    assert (cells["expected"] <= cells["compared"]).all()
+    assert (cells["expected"] > 0.7 * cells["compared"]).all()
+    few = verdicts(published_of(generator, truth), run_of(generator, truth, draws=3))
+    assert np.isnan(few.loc[ENCODER, "expected"])
+    assert few.loc[ENCODER, "where"] == ""
+
+
+def test_where_a_map_differs_is_said_and_nothing_where_it_agrees():
+    generator = np.random.default_rng(14)
+    truth = truth_of(generator)
+    published, run = published_of(generator, truth), run_of(generator, truth)
+    off = (published["site"] == ENCODER) & (published["layer"] == 0) & (published["position"] == 2)
+    published.loc[off, "value"] = 0.9
+    found = verdicts(published, run)
+    worst = found.loc[ENCODER, "where"]
+    assert worst.startswith("layer 0, position 2: published 0.9000, predicted")
+    assert found.loc["clean", "where"] == ""
+
+
+def test_a_floor_that_differs_is_told_at_which_level_it_would_not():
+    runs = pd.DataFrame(
+        {"run": "noisy", "noise_level": [0.6, 0.8, 1.0], "p_base": [0.4, 0.7, 0.8], "draw": 0}
+    )
+    published = pd.DataFrame(
+        [("floor", ENCODER, 0.75), ("floor", DECODER, 0.9), ("floor", "", 0.7)],
+        columns=["quantity", "site", "value"],
+    )
+    found = pd.DataFrame(
+        {
+            "quantity": [f"floor {ENCODER}", f"floor {DECODER}", "floor"],
+            "verdict": [DIFFERS, DIFFERS, AGREES],
+            "where": ["a", "b", ""],
+        }
+    )
+    told = floor_words(published, runs, "noisy", found)["where"].tolist()
+    assert told == ["a; it is at level 0.9000", "b; between no two of this run's levels it is", ""]
+
+
+def test_what_the_publication_does_not_have_is_not_expected():
+    """Of a corruption that hides nothing neither a floor nor that [SEP] brings nothing back."""
+    generator = np.random.default_rng(15)
+    truth = truth_of(generator)
+    run = run_of(generator, truth)
+    published = published_of(generator, truth)
+    assert len(structure_of(run, LAYERS, published=published)) == 4
+    published.loc[published["quantity"] == "floor", "value"] = 0.6
+    assert len(structure_of(run, LAYERS, published=published)) == 2
+    purple = structure_of(run, LAYERS, published=read_averages(PURPLE))
+    assert not purple["expectation"].str.contains("hides|SEP").any()
+
+
+# ---- what of a run is compared -----------------------------------------------------------------
+
+NOISE = Corruption("multiplicative", "picture.states", (1.0, 5.0), 10, 0)
+NOISY, CLEAN_RUN = Run("noisy", BASE, NOISE), Run(BASE, BASE)
+SAME, OTHERS = {"same_examples": True}, {"same_examples": False}
+
+
+def restoring(name, *sites, receiver=NOISY, donor=CLEAN_RUN, **more):
+    return Experiment(name, receiver, donor, sites, **more)
+
+
+def held_by(*asked, published=PALIT, settings=SAME, examples=200):
+    experiments = {each.name: each for each in asked}
+    table = read_averages(published)
+    return held_against(table, published, experiments, dict.fromkeys(experiments, 1), settings,
+                        examples)  # fmt: skip
+
+
+BOTH = (restoring("one", ENCODER), restoring("two", DECODER))
+
+
+def test_what_is_compared_follows_from_what_experiments_are():
+    """Whatever they are called, and beside others that are no such thing."""
+    found = held_by(
+        restoring("backwards", ENCODER, receiver=CLEAN_RUN, donor=NOISY),
+        restoring("window", ENCODER, window=3),
+        *BOTH,
+        restoring("again", ENCODER, "encoder.mlp"),
+        restoring("at_once", "encoder.mlp", ENCODER, positions="all"),
+    )
+    assert found == Held(
+        "noisy", 5.0, True, False, {ENCODER: "one", DECODER: "two"}, "at_once", same_examples=True
+    )
+
+
+def test_a_constant_draws_nothing_and_a_window_is_that_published():
+    scaled = Run("scaled", BASE, Corruption("scale", "picture.states", (0.5, 0.7691), 1, 0))
+    sites = ("encoder.self_attention_state", "encoder.cross_attention_state")
+    found = held_by(
+        restoring("single", *sites, receiver=scaled),
+        restoring("windows", *sites, receiver=scaled, window=3),
+        published=PURPLE,
+        examples=1,
+    )
+    assert (found.drawn, found.level, found.whole) == (False, 0.7691, "")
+    assert found.cells == dict.fromkeys(sites, "windows")
+
+
+OTHER = Run("other", BASE, NOISE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "message"),
+    [
+        (BOTH[:1], {}, f"is of {DECODER} with a window of 1, where no experiment restores base in"),
+        (
+            (),
+            {},
+            f"is of {ENCODER} with a window of 1, where no experiment restores base in a corr",
+        ),
+        (
+            (restoring("one", ENCODER, DECODER, donor=Run(SOURCE, SOURCE)),),
+            {},
+            f"is of {ENCODER} with a window of 1",
+        ),
+        (
+            (*BOTH, restoring("three", ENCODER, DECODER, receiver=OTHER)),
+            {},
+            "averages.run: noisy and other could each be held against",
+        ),
+        (BOTH, {"settings": {**SAME, "run": "nosy"}}, "averages.run: no experiment like those of"),
+        (BOTH, {"examples": 150}, "averages.same_examples: "),
+        (BOTH, {"examples": 1, "settings": OTHERS}, "averages.same_examples: one example says"),
+    ],
+)
+def test_what_a_run_lacks_is_told_in_one_line(asked, more, message):
+    with pytest.raises(InputError) as refused:
+        held_by(*asked, **more)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_run_that_is_named_is_compared():
+    three = restoring("three", ENCODER, DECODER, receiver=OTHER)
+    found = held_by(*BOTH, three, settings={**OTHERS, "run": "other"}, examples=12)
+    assert (found.run, found.cells) == ("other", dict.fromkeys((ENCODER, DECODER), "three"))
+
+
+def test_tables_are_told_apart_by_their_columns(tmp_path):
+    assert are_averages(PALIT)
+    assert are_averages(PURPLE)
+    assert not are_averages(ROOT / "resources/published/tutorial.csv")
+    assert not are_averages(tmp_path / "nowhere.csv")
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
@@ -315,5 +518,20 @@ def test_cells_that_some_examples_lack_are_not_compared():
     means = numbers[numbers["quantity"] == "mean"]
     lacking = (means["site"] == ENCODER) & (means["position"] == POSITIONS - 1)
     assert means["reproduced"].isna().tolist() == lacking.tolist()
-    compared = found.set_index("map")["compared"]
-    assert compared[ENCODER] == LAYERS * (POSITIONS - 1)
+    found = found.set_index("quantity")
+    assert found.loc[ENCODER, "compared"] == LAYERS * (POSITIONS - 1)
+    where = found["where"].astype(str)
+    assert where[ENCODER].endswith(f"{LAYERS} of the published averages are not in the run")
+    assert "not in the run" not in where[DECODER]
+
+
+def test_a_map_of_which_a_part_is_not_in_the_run_does_not_agree():
+    generator = np.random.default_rng(16)
+    truth = truth_of(generator, examples=3000)
+    published = published_of(generator, truth)
+    cells, runs = tables_of(generator, truth, draws=8)
+    part = cells[~((cells["site"] == ENCODER) & (cells["position"] == 0))]
+    _, found = compare_averages(published, averaged(part, runs, "noisy", 5.0), True, 0)
+    found = found.set_index("quantity")
+    assert found.loc[ENCODER, "verdict"] == CANNOT_TELL
+    assert found.loc[DECODER, "verdict"] == AGREES

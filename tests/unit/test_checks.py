@@ -12,7 +12,12 @@ from PIL import Image
 from project import ROOT
 from refusals import GOOD_ROW, HEADER, SHIPPED, SMALLEST, refusal, write_sheet
 
-from blip_tracing.given.checks import check_against_checkpoint, check_own_pictures, check_pictures
+from blip_tracing.given.checks import (
+    check_against_checkpoint,
+    check_corrupted_regions,
+    check_own_pictures,
+    check_pictures,
+)
 from blip_tracing.given.settings import fill_config
 from blip_tracing.given.sheet import load_sheet
 from blip_tracing.given.tokens import load_tokenizer
@@ -96,6 +101,73 @@ def test_a_picture_whose_pixels_are_corrupted_is_another(tmp_path: Path) -> None
     assert "see the same picture" in refusal(check_own_pictures, config, one, "s.tsv")
     config["runs"]["noisy"]["corrupt"]["at"] = "picture.pixels"
     check_own_pictures(config, one, "s.tsv")
+
+
+THING, OTHER = "shirt=0,0,0.5,0.5", "shoe=0,0,1,1"
+
+
+def on_region(role: str, of: str = BASE) -> dict:
+    """A configuration that corrupts the patches of a role alone."""
+    noise = {"at": "picture.states", "role": role, "levels": [1]}
+    return fill_config({**SMALLEST, "runs": {"noisy": {"of": of, "corrupt": noise}}})
+
+
+@pytest.mark.parametrize(
+    ("role", "boxes", "told"),
+    [
+        (
+            "shirt", ["", ""],
+            "runs.noisy.corrupt.role: 'shirt' is a region of a picture, and no row of s.tsv has "
+            "boxes; add them to the sheet, or leave it out",
+        ),
+        (
+            "background", ["", ""],
+            "runs.noisy.corrupt.role: 'background' is a region of a picture, and no row of s.tsv "
+            "has boxes; add them to the sheet, or leave it out",
+        ),
+        (
+            "shrit", [THING, THING],
+            "runs.noisy.corrupt.role: 'shrit' is no box of a row; did you mean shirt?",
+        ),
+        # Which is in no region.
+        (
+            "[CLS]", [THING, OTHER],
+            "runs.noisy.corrupt.role: '[CLS]' is no box of a row; known are shirt, shoe, "
+            "background",
+        ),
+        (
+            "shirt", [THING, OTHER],
+            "s.tsv, row 3 (example 'b'), boxes: has no 'shirt', where alone noisy is corrupted; "
+            "add it, or leave the example out",
+        ),
+        (
+            "picture", [THING, ""],
+            "s.tsv, row 2 (example 'a'), boxes: has no 'picture', where alone noisy is corrupted; "
+            "add it, or leave the example out",
+        ),
+    ],
+)  # fmt: skip
+def test_a_region_that_alone_is_corrupted_is_on_every_picture(
+    tmp_path: Path, role: str, boxes: list[str], told: str
+) -> None:
+    rows = [f"{name}\tx.png\tq\tr\t{box}" for name, box in zip("ab", boxes, strict=True)]
+    sheet = load_sheet(write_sheet(tmp_path, HEADER + "\tboxes", *rows))
+    assert refusal(check_corrupted_regions, on_region(role), sheet, "s.tsv") == told
+
+
+def test_a_region_that_every_picture_has_can_be_corrupted(tmp_path: Path) -> None:
+    """Of the picture that the boxes are of: image, not source_image."""
+    header, path = f"{HEADER}\tsource_image\tboxes", "s.tsv"
+    sheet = load_sheet(write_sheet(tmp_path, header, f"a\tx.png\tq\tr\ty.png\t{THING}"))
+    for role in ("shirt", "background", ""):
+        check_corrupted_regions(on_region(role), sheet, path)
+    assert refusal(check_corrupted_regions, on_region("shirt", SOURCE), sheet, path) == (
+        "s.tsv, row 2 (example 'a'), source_image: is what noisy sees, and boxes are of image; "
+        "leave out runs.noisy.corrupt.role, or corrupt a run of base"
+    )
+    plain = load_sheet(write_sheet(tmp_path, header, "a\tx.png\tq\tr\ty.png"))
+    for of in (BASE, SOURCE):
+        check_corrupted_regions(on_region("picture", of), plain, path)
 
 
 def test_at_a_site_of_vision_receiver_and_donor_see_different_pictures(tmp_path: Path) -> None:

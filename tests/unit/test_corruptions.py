@@ -8,7 +8,7 @@ import oracle_vision
 import pytest
 import torch
 from checkpoints import random_blip
-from oracle_corruptions import by_hand, changed_picture, corrupted
+from oracle_corruptions import by_hand, changed_picture, corrupted, on_patches
 
 from blip_tracing.engine.batch import Batch
 from blip_tracing.engine.cells import measure, score_run
@@ -26,13 +26,17 @@ QUESTIONS = [
     {BASE: [2, 9, 40, 12, 63, 50, 3], SOURCE: [2, 9, 40, 12, 90, 17, 3]},
 ]
 ROLES = [["[CLS]", "", "noun", "", "", "noun", "[SEP]"], ["[CLS]", "", "", "", "noun", "", "[SEP]"]]
+# Of [CLS] and of the patches of a picture of three by three, row by row.
+PATCHES = [
+    ["[CLS]", "thing", "thing", "background", *["thing"] * 2, *["background"] * 4],
+    ["[CLS]", *["background"] * 5, "thing", "background", "background", "thing"],
+]
 NAMES = ["cat", "dog"]
 ANSWERS = torch.tensor([[22, 53], [53, 22]])
 ASKED = [
     (kind, at, on)
     for kind, at in itertools.product(KINDS, PLACES)
-    for on in ("", "noun")
-    if not on or at in OF_TOKENS
+    for on in ("", "noun" if at in OF_TOKENS else "thing")
 ]
 
 
@@ -64,9 +68,15 @@ def batch_of(model, pixels, run, examples=(0, 1), unit=1.0):
         }
     role, changed = run.corruption.role, None
     if role:
-        changed = torch.tensor([[each == role for each in ROLES[n]] for n in examples])
+        changed = torch.tensor([on_of(run.corruption, number) for number in examples])
     names = [NAMES[number] for number in examples]
     return Batch(names, runs, answers, states, token_ids=ids, changed=changed, unit=unit)
+
+
+def on_of(corruption, number):
+    """Which tokens or states of the picture are changed; None for all."""
+    roles = PATCHES[number] if corruption.on_patches else ROLES[number]
+    return [each == corruption.role for each in roles] if corruption.role else None
 
 
 def run_of(kind, at, on="", unit="absolute"):
@@ -74,16 +84,18 @@ def run_of(kind, at, on="", unit="absolute"):
     return Run("noisy", BASE, Corruption(kind, at, LEVELS, draws, 3, on, unit))
 
 
-def truth_of(blip, pixels, number, run, level, draw):
+def truth_of(blip, pixels, number, run, level, draw, cell=None):
     """The change by hand, and the picture's states that the question encoder reads."""
     corruption = run.corruption
     shape = {
         "picture.pixels": (3, 24, 24),
         "picture.states": (1 + 3 * 3, WIDTH),
     }.get(corruption.at, (len(QUESTIONS[number][BASE]), WIDTH))
-    noise = draw_noise(corruption.seed, NAMES[number], draw, *shape).double()
-    on = [role == corruption.role for role in ROLES[number]] if corruption.role else None
-    change = by_hand(corruption.kind, level, noise, on)
+    noise = draw_noise(corruption.seed, NAMES[number], draw, *shape, cell=cell).double()
+    on = on_of(corruption, number)
+    change = by_hand(corruption.kind, level, noise, on if shape[1:] == (WIDTH,) else None)
+    if on and corruption.at == "picture.pixels":
+        change = on_patches(change, on, 3)
     return change, changed_picture(blip, pixels[[number]], corruption.at, change)
 
 
@@ -146,6 +158,8 @@ def test_every_corruption_changes_the_answer_and_two_of_them_differ(blip, pixels
     [
         ("multiplicative", "picture.states", ""),
         ("gaussian", "picture.pixels", ""),
+        ("gaussian", "picture.pixels", "thing"),
+        ("multiplicative", "picture.states", "thing"),
         ("gaussian", "question.word_embeddings", "noun"),
     ],
 )
@@ -235,8 +249,12 @@ def test_the_spread_is_of_the_states_that_are_changed(blip, pixels, at, on):
             .double()
             .numpy()
         )
-        if on:
-            states = states[[role == on for role in ROLES[number]]]
+        changed = on_of(run.corruption, number)
+        if on and at == "picture.pixels":
+            kept = torch.tensor(changed[1:]).reshape(3, 1, 3, 1).expand(3, 8, 3, 8)
+            states = states[:, kept.reshape(24, 24).numpy()]
+        elif on:
+            states = states[changed]
         assert found[number].item() == pytest.approx(states.std(), rel=1e-6)
 
 
@@ -303,3 +321,105 @@ def test_of_the_source_question_its_own_picture_is_corrupted(blip, pixels):
     truth = oracle.answer_logits(blip, QUESTIONS[0][SOURCE], other * (1 + 2.0 * noise))
     assert found.logits is not None
     torch.testing.assert_close(found.logits[0, 0], truth, atol=1e-6, rtol=1e-6)
+
+
+OF_THE_PICTURE = 0.7
+
+
+def run_of_both(kind, at, question="question.embeddings", unit="absolute"):
+    """Gaussian noise on the question's nouns, and a corruption of its picture with another seed."""
+    draws = DRAWS if KINDS[kind].drawn else 1
+    also = Corruption(kind, at, (OF_THE_PICTURE,), draws, 4)
+    noise = Corruption("gaussian", question, LEVELS, draws, 3, "noun", unit, also=also)
+    return Run("noisy", BASE, noise)
+
+
+def truth_of_both(blip, pixels, number, run, level, draw):
+    """The change of the question by hand, and the picture's states, each as if it were alone."""
+    also = Run("picture", BASE, run.corruption.also)
+    change, _ = truth_of(blip, pixels, number, run, level, draw)
+    _, picture = truth_of(blip, pixels, number, also, OF_THE_PICTURE, draw)
+    return change, picture
+
+
+OF_PICTURE = [at for at in PLACES if at not in OF_TOKENS]
+
+
+@pytest.mark.parametrize("backend", [ResumableBlip, PlainBlip])
+@pytest.mark.parametrize("question", OF_TOKENS)
+@pytest.mark.parametrize(("kind", "at"), list(itertools.product(KINDS, OF_PICTURE)))
+def test_a_run_of_two_corruptions_is_the_unmodified_models(
+    blip, pixels, backend, question, kind, at
+):
+    model, run = backend(blip), run_of_both(kind, at, question)
+    batch = batch_of(model, pixels, run)
+    variants = variants_of(run)
+    with torch.inference_mode():
+        found = logits_of(model, batch, run, variants)
+        scores = score_run(model, batch, run, ["probability"])
+    for number, (row, (level, draw)) in itertools.product((0, 1), enumerate(variants)):
+        change, picture = truth_of_both(blip, pixels, number, run, level, draw)
+        with corrupted(blip, question, change):
+            expected = oracle.answer_logits(blip, QUESTIONS[number][BASE], picture)
+        # As far as float32 knows a level.
+        torch.testing.assert_close(found[number, row], expected, atol=1e-5, rtol=1e-5)
+        p = scores.columns["p_base"][number, row // run.draws, row % run.draws]
+        assert abs(p - expected.softmax(-1)[ANSWERS[number, 0]]) < 1e-5
+
+
+@pytest.mark.parametrize("backend", [ResumableBlip, PlainBlip])
+@pytest.mark.parametrize("site", ["encoder.block_output", "encoder.cross_attention"])
+def test_clean_states_put_into_a_run_of_two_corruptions_give_what_a_hook_gives(
+    blip, pixels, backend, site
+):
+    """All blocks behind the patch go on reading the corrupted picture."""
+    model, run = backend(blip), run_of_both("multiplicative", "picture.states")
+    batch = batch_of(model, pixels, run)
+    places = {SITES[site].place(layer): f"layer {layer}" for layer in range(LAYERS)}
+    experiment = Experiment("tracing", run, Run(BASE, BASE), (site,))
+    with torch.inference_mode():
+        found = measure(model, batch, experiment, places, None, ["probability", "logit"])
+    for number, layer in itertools.product((0, 1), range(LAYERS)):
+        question = QUESTIONS[number][BASE]
+        image = oracle.image_states(blip, pixels[[number]])
+        states = oracle.site_states(blip, question, image, site, layer)
+        cells = found[SITES[site].place(layer)].cells.columns["p_base"][number]
+        for row, (level, draw) in enumerate(variants_of(run)):
+            change, picture = truth_of_both(blip, pixels, number, run, level, draw)
+            for position in range(0, len(question), 2):
+                with corrupted(blip, run.corruption.at, change):
+                    logits = oracle.patched_logits(
+                        blip, question, picture, site, layer, position, states[position]
+                    )
+                p = logits.softmax(-1)[ANSWERS[number, 0]]
+                assert abs(cells[row, position] - p) < 1e-5, (layer, row, position)
+
+
+@pytest.mark.parametrize("at", OF_PICTURE)
+def test_of_two_corruptions_each_has_the_noise_that_it_has_alone(blip, pixels, at):
+    """So that runs with either, and with both, are one draw in four ways."""
+    model, both = ResumableBlip(blip), run_of_both("multiplicative", at)
+    first, also = both.corruption, both.corruption.also
+    silent = replace(first, also=replace(also, levels=(0.0,)))
+    alone = Run("question", BASE, replace(first, also=None)), Run("picture", BASE, also)
+    halves = Run("question", BASE, silent), both
+    with torch.inference_mode():
+        batch = batch_of(model, pixels, both)
+        for run, half, level, own in zip(
+            alone, halves, (2.0, 0.0), (2.0, OF_THE_PICTURE), strict=True
+        ):
+            one = logits_of(model, batch if run is alone[0] else batch_of(model, pixels, run),
+                            run, [(own, 1)])  # fmt: skip
+            torch.testing.assert_close(one, logits_of(model, batch, half, [(level, 1)]))
+
+
+def test_the_unit_of_a_question_is_not_its_pictures(blip, pixels):
+    model = ResumableBlip(blip)
+    relative, absolute = (
+        run_of_both("gaussian", "picture.states", unit=unit) for unit in ("std", "absolute")
+    )
+    with torch.inference_mode():
+        batch = batch_of(model, pixels, relative, unit=0.25)
+        of_unit = logits_of(model, batch, relative, [(3.0, 1)])
+        plain = logits_of(model, batch, absolute, [(0.75, 1)])
+    assert torch.equal(of_unit, plain)

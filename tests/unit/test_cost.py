@@ -129,6 +129,21 @@ def test_a_corrupted_picture_is_projected_anew_in_each_variant():
         assert picture - text == pytest.approx(2 * 2 * 3 * projected)
 
 
+def test_fresh_noise_costs_a_corrupted_run_a_cell():
+    """Each of which reads a picture of its own, where cells that share draws read but a few."""
+    found = {}
+    for fresh in (False, True):
+        corrupt = {"levels": [1, 5], "draws": 3, "at": "picture.states", "fresh": fresh}
+        plan = plan_of(runs={"noisy": {"of": "base", "corrupt": corrupt}}, **APART)
+        found[fresh] = costs(plan)
+    shared, fresh = (found[key]["intervene tracing"] for key in (False, True))
+    sizes = Sizes(BLIP_BASE, ROLES)
+    own = sizes.run(NINE) + sizes.reading()
+    assert fresh.cells == shared.cells == 2 * 12 * 9 * 2 * 3
+    assert fresh.operations - shared.operations == pytest.approx(fresh.cells * own)
+    assert found[True]["run_corrupted noisy"] == found[False]["run_corrupted noisy"]
+
+
 def test_more_tokens_and_draws_cost_more():
     short, long = costs(plan_of(), Lengths(6)), costs(plan_of(), Lengths(12))
     assert long["intervene tracing"].operations > 3 * short["intervene tracing"].operations
@@ -169,6 +184,16 @@ def test_a_corrupted_picture_is_read_anew_in_every_draw(place, pictures, reading
     found = costs(plan_of(runs=runs))["run_corrupted noisy"]
     sizes = Sizes(BLIP_BASE, ROLES)
     each = sizes.run(NINE) + pictures * sizes.picture + readings * sizes.reading()
+    assert found.operations == pytest.approx(2 * (3 * each + sizes.reading()))
+
+
+@pytest.mark.parametrize(("place", "pictures"), [("picture.states", 0), ("picture.pixels", 1)])
+def test_a_picture_that_is_corrupted_too_is_read_anew_in_every_draw(place, pictures):
+    corrupt = {"levels": [1], "draws": 3, "also": {"at": place, "level": 5}}
+    runs = {"noisy": {"of": "base", "corrupt": corrupt}}
+    found = costs(plan_of(runs=runs))["run_corrupted noisy"]
+    sizes = Sizes(BLIP_BASE, ROLES)
+    each = sizes.run(NINE) + pictures * sizes.picture + sizes.reading()
     assert found.operations == pytest.approx(2 * (3 * each + sizes.reading()))
 
 
@@ -317,6 +342,9 @@ def test_an_intervention_costs_what_torch_counts(model, blip, sizes, site, layer
 # --- a job as the engine does it
 
 NOISY = Run("noisy", "base", Corruption("gaussian", "question.embeddings", (1.0, 2.0), 3, 0))
+FRESH = Run(
+    "noisy", "base", Corruption("multiplicative", "picture.states", (1.0,), 3, 0, fresh=True)
+)
 BASE_RUN, SOURCE_RUN = Run("base", "base"), Run("source", "source")
 EXPERIMENTS = [
     Experiment("a", BASE_RUN, SOURCE_RUN, ("encoder.block_input", "encoder.block_output")),
@@ -327,7 +355,12 @@ EXPERIMENTS = [
     Experiment("a", BASE_RUN, SOURCE_RUN, ("vision.block_output", "vision.mlp"), regions=2),
     Experiment("a", BASE_RUN, SOURCE_RUN, ("vision.self_attention_heads",), regions=0, heads=(1,)),
     Experiment("a", NOISY, BASE_RUN, ("encoder.block_input", "encoder.cross_attention")),
-]
+    *(Experiment("a", *ends, ("encoder.cross_attention",)) for ends in (
+        (FRESH, BASE_RUN), (BASE_RUN, FRESH),
+    )),
+    Experiment("a", FRESH, BASE_RUN, ("encoder.self_attention_heads",), heads=(0, 2)),
+    Experiment("a", FRESH, BASE_RUN, ("decoder.block_output", "encoder.block_output")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda asked: asked.sites[0])

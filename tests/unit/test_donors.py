@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -899,3 +900,53 @@ def test_a_donor_that_is_corrupted_on_a_role_is_so_in_the_cells(
             blip, ids, image, row.site, layer, position, states[position]
         )
         truth.check(row, logits)
+
+
+def test_a_job_corrupts_the_patches_of_a_box_alone(blip: Any, images: Any, jobs_of: Any) -> None:
+    """A patch is on the box that covers at least half of it; [CLS] is on none."""
+    side = isqrt(STATES - 1)
+    boxes = {"cat": "thing=0,0,0.5,1", "dog": "thing=0,0,1,1; shoe=0,0,0.001,0.001"}
+    rows = [row | {"boxes": boxes[row["example"]]} for row in ROWS[:2]]
+    corrupt = {"kind": "multiplicative", "at": "picture.states", "role": "thing"}
+    jobs = jobs_of(rows=rows, runs={"noisy": {"of": BASE, "corrupt": CORRUPT | corrupt}})
+    truth = Truth(blip, jobs, images)
+    half = [False, *[2 * column + 1 <= side for _ in range(side) for column in range(side)]]
+    changed = {"cat": half, "dog": [False, *[True] * side**2]}
+    for row in jobs.corrupted("noisy").itertuples():
+        drawn = draw_noise(3, row.example, int(row.draw), STATES, WIDTH).double()
+        own = truth.image[row.example]
+        change = by_hand("multiplicative", row.noise_level, drawn, changed[row.example])
+        states = change(own[0].clone())[None]
+        truth.check(row, oracle.answer_logits(blip, truth.ids[row.example, BASE], states))
+        spread = own[0][changed[row.example]].std(correction=0).item()
+        assert row.state_sd == pytest.approx(spread, rel=1e-5)
+
+
+def test_a_box_on_which_no_patch_lies_is_named(jobs_of: Any) -> None:
+    rows = [row | {"boxes": "thing=0,0,0.01,0.01"} for row in ROWS[:1]]
+    corrupt = {"at": "picture.states", "role": "thing"}
+    jobs = jobs_of(rows=rows, runs={"noisy": {"of": BASE, "corrupt": CORRUPT | corrupt}})
+    with pytest.raises(InputError) as caught:
+        jobs.corrupted("noisy")
+    assert str(caught.value) == (
+        "runs.noisy.corrupt.role: no patch of the picture of example 'cat' has the role 'thing'; "
+        "widen its box, or leave the example out"
+    )
+
+
+def test_fresh_noise_is_the_same_in_whatever_jobs(jobs_of: Any) -> None:
+    corrupt = CORRUPT | {"kind": "multiplicative", "at": "picture.states", "fresh": True}
+    asked: dict[str, Any] = {"runs": {"noisy": {"of": BASE, "corrupt": corrupt}}, "rows": ROWS[:4]}
+    (whole, null), (parts, null_parts) = (
+        jobs_of(shard_size=size, sites=["encoder.block_output"], **asked).measured("tracing")
+        for size in (16, 1)
+    )
+    keys = ["example", "layer", "position", "noise_level", "draw"]
+    for one, other in ((whole, parts), (null, null_parts)):
+        one, other = (table[table["position"].notna()].set_index(keys) for table in (one, other))
+        assert len(one) == len(other)
+        pd.testing.assert_series_equal(
+            one["p_base"], other["p_base"].reindex(one.index), atol=1e-6, rtol=1e-5
+        )
+    draws = whole.groupby(["example", "noise_level", "draw"])["p_base"]
+    assert (draws.nunique() == draws.size()).all()

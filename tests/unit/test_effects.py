@@ -165,7 +165,13 @@ def make_tables(examples: Iterable[str] = QUESTIONS) -> Tables:
                 for rank, token_id in ((1, first), (2, 9))
             ]
             tables["tokens"] += [
-                {"example": example, "question": question, "position": position, "token": token}
+                {
+                    "example": example,
+                    "question": question,
+                    "position": position,
+                    "token": token,
+                    "token_id": 100 + position,
+                }
                 for position, token in enumerate(questions[question])
             ]
         for level, draw in product(NOISY.levels, range(NOISY.draws)):
@@ -507,6 +513,7 @@ def test_a_role_mean_is_over_its_positions_of_their_means_over_draws(
             half = sign * of_family[0]["total_effect"] / 2
             assert same(row.turned, math.nan if small else float(max(reach) >= half))
             assert (row.picture, row.group) == (PICTURES[example], GROUPS[example])
+            assert row.positions == len(cells)
     assert found.keys() == expected
 
 
@@ -785,7 +792,7 @@ def measure(folder: Path, tables: Tables, experiments: Sequence[str]) -> Files:
     )
     measure_effects.main(
         SimpleNamespace(
-            input=Files(**written, facts=[str(facts)]),
+            input=Files(**written, facts=[str(facts)], claims=[]),
             output=output,
             params=SimpleNamespace(
                 experiments={name: described(EXPERIMENTS[name]) for name in experiments},

@@ -47,7 +47,7 @@ class Case:
     base: str = "what is the shirt"
     source: str = "what is the animal"
     source_picture: int = 0
-    corrupt: str = ""
+    corrupt: Sequence[str] = ()
     rules: Sequence[Mapping[str, str]] = field(default_factory=lambda: RULES)
     answer: Sequence[str] = ("red",)
 
@@ -55,7 +55,8 @@ class Case:
     def experiment(self) -> Experiment:
         base, source = Run(BASE, BASE), Run(SOURCE, SOURCE)
         if self.corrupt:
-            noisy = Run("noisy", BASE, replace(NOISE, at=self.corrupt))
+            first, *further = [replace(NOISE, at=at) for at in self.corrupt]
+            noisy = Run("noisy", BASE, replace(first, also=next(iter(further), None)))
             return Experiment("tracing", noisy, base, tuple(SITES), regions=REGIONS)
         return Experiment("patching", base, source, tuple(SITES), regions=REGIONS)
 
@@ -71,8 +72,10 @@ CASES = {
     "two other words, one without a role": Case(base="who is the shirt", rules=LACKING),
     "another picture": Case(source="what is the shirt", source_picture=1),
     "another word and picture": Case(source_picture=1),
-    "noise in the question": Case(corrupt="question.embeddings"),
-    "noise in the picture": Case(corrupt="picture.states"),
+    "noise in the question": Case(corrupt=["question.embeddings"]),
+    "noise in the picture": Case(corrupt=["picture.states"]),
+    "noise in both": Case(corrupt=["question.embeddings", "picture.states"]),
+    "noise in the pixels": Case(corrupt=["picture.pixels"]),
 }
 
 Change = Callable[[torch.Tensor], torch.Tensor | None]
@@ -91,8 +94,10 @@ class Traced:
     def __init__(self, blip: Any, case: Case) -> None:
         self.blip, self.case = blip, case
         generator = torch.Generator().manual_seed(3)
-        shapes = [(2, 3, 24, 24), (1, len(case.tokens(BASE)), 16), (1, SIDE**2 + 1, 16)]
-        self.pixels, self.noise, self.picture_noise = (
+        shapes = [
+            (2, 3, 24, 24), (1, len(case.tokens(BASE)), 16), (1, SIDE**2 + 1, 16), (3, 24, 24),
+        ]  # fmt: skip
+        self.pixels, self.noise, self.picture_noise, self.pixel_noise = (
             torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes
         )
 
@@ -119,19 +124,21 @@ class Traced:
     @torch.inference_mode()
     def run(self, run: Run, changes: Sequence[tuple[str, int, Change]], rows: int) -> torch.Tensor:
         """What `rows` runs answer, (rows, …): of one token the whole distribution."""
-        case, corrupt = self.case, run.corruption.at if run.corruption else ""
+        case, corrupt = self.case, self.case.corrupt if run.corruption else ()
         ids = torch.tensor([[WORDS.index(token) for token in case.tokens(run.question)]] * rows)
         picture = case.source_picture if run.question == SOURCE else 0
         answer = [WORDS.index(token) for token in case.answer]
         with ExitStack() as stack:
-            if corrupt == "question.embeddings":
+            if "question.embeddings" in corrupt:
                 noisy = self.hook("encoder.block_input", 0, lambda states: states + self.noise)
                 stack.callback(noisy.remove)
             for site, layer, change in changes:
                 stack.callback(self.hook(site, layer, change).remove)
             pixels = self.pixels[picture].expand(rows, -1, -1, -1)
+            if "picture.pixels" in corrupt:
+                pixels = pixels + self.pixel_noise
             image = self.blip.vision_model(pixel_values=pixels).last_hidden_state
-            if corrupt == "picture.states":
+            if "picture.states" in corrupt:
                 image = image + self.picture_noise
             question = self.blip.text_encoder(input_ids=ids, encoder_hidden_states=image)
             followed = torch.tensor([[self.blip.decoder_start_token_id, *answer[:-1]]] * rows)
@@ -254,7 +261,8 @@ def test_what_is_known_of_a_cell_holds_and_nothing_else_does(
 ) -> None:
     case = CASES[name]
     # Where both see one picture an experiment in the vision tower is refused.
-    sites = [site for site in SITES if SITES[site].tower != "vision" or case.source_picture]
+    seen = case.source_picture or "picture.pixels" in case.corrupt
+    sites = [site for site in SITES if SITES[site].tower != "vision" or seen]
     experiment = replace(case.experiment, sites=tuple(sites), positions=positions, window=window)
     cells = pd.DataFrame(measured(Traced(blip, case), experiment))
     found = told(case, experiment, cells)

@@ -24,9 +24,9 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from blip_tracing.meaning.roles import Known, assign_roles
 from blip_tracing.meaning.statistics import max_t_test
 from blip_tracing.meaning.summary import Rules, finish_experiment, summarize_family
-from blip_tracing.vocabulary.config import Effects
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES, Corruption
 from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run
+from blip_tracing.vocabulary.groups import Effects
 from blip_tracing.vocabulary.tables import (
     CEILING,
     EQUAL_TOKENS,

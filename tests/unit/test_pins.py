@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from project import ROOT
 
-from blip_tracing.given.plan import Plan
+from blip_tracing.given.plan import Page, Plan
 from blip_tracing.given.settings import fill_config
 from blip_tracing.given.sheet import load_sheet
 from blip_tracing.machinery.staleness import code_files, source_of
@@ -32,10 +32,8 @@ DISTRIBUTIONS = packages_distributions()
 
 # Runs no rule: Snakemake is started from it.
 STARTER = "snakemake"
-# Pages, each made by a notebook, of a run that has them all.
-FULL = yaml.safe_load((ROOT / "config/blip-vqa-base.yaml").read_text())
-SHEET: Any = load_sheet(ROOT / "config/blip-vqa-base.tsv").to_dict("records")
-PAGES = Plan(fill_config(FULL), SHEET).pages
+# Whose pages, each made by a notebook, are all that there are.
+CONFIGURED = ("blip-vqa-base", "analyses", "confirm")
 # Who runs a notebook by hand starts this kernel; nothing imports it.
 NAMED_ONLY = {"report": {"ipykernel"}}
 # The rule files read schemas with the library by which Snakemake reads its configuration.
@@ -49,6 +47,15 @@ class Rule:
     code: tuple[Path, ...]
 
 
+def pages() -> Iterator[Page]:
+    """The pages of runs that together have every one."""
+    for name in CONFIGURED:
+        config = fill_config(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
+        rows: Any = load_sheet(ROOT / config["examples"]).to_dict("records")
+        for averages in (False, True):
+            yield from Plan(config, rows, averages=averages).pages.values()
+
+
 def read_rules() -> list[Rule]:
     """The rules that run a script, as far as their text tells."""
     rules: dict[str, Rule] = {}
@@ -58,7 +65,7 @@ def read_rules() -> list[Rule]:
             environment = re.search(r'conda:\s+"(?:\.\./)+envs/(\w+)\.yaml"', block)
             script = re.search(r'script:\s+"\.\./scripts/(\w+\.py)"', block)
             if head and environment and script:
-                code = (SCRIPTS / script[1], *notebooks_of(block))
+                code = (SCRIPTS / script[1], *notebooks_of(block), *chosen_by(block))
                 rules[head["name"]] = Rule(head["name"], environment[1], code)
             elif head and head["like"] in rules:
                 # What it does not say is as in the other; ours say no environment and no script.
@@ -72,8 +79,15 @@ def notebooks_of(block: str) -> list[Path]:
     """The notebooks that a rule runs: one, or one a page."""
     names = re.findall(r'notebook=own\("notebooks/(\w+)\.ipynb"\)', block)
     if "notebook=notebook_of" in block:
-        names = sorted({page.notebook for page in PAGES.values()})
+        names = sorted({page.notebook for page in pages()})
     return [WORKFLOW / f"notebooks/{name}.ipynb" for name in names]
+
+
+def chosen_by(block: str) -> list[Path]:
+    """The modules of which a rule's script imports one by its name: an analysis each."""
+    if "meaning/analyses/" not in block:
+        return []
+    return sorted((SCRIPTS / "blip_tracing/meaning/analyses").glob("*.py"))
 
 
 RULES = read_rules()

@@ -1,9 +1,12 @@
 """What is planned follows from the configuration and the sheet alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from blip_tracing.given.plan import CLEAN_FILES, Plan, cut, group, level_label
 from blip_tracing.given.settings import fill_config
+from blip_tracing.vocabulary.corruptions import Corruption
 from blip_tracing.vocabulary.experiment import described, run_from
 from blip_tracing.vocabulary.sites import SITES, VISION
 
@@ -135,6 +138,21 @@ def test_pixels_are_kept_for_runs_that_change_them(at, kept):
     assert not Plan(config_of(runs=runs, experiments={}), sheet(1)).keeps_pixels
 
 
+@pytest.mark.parametrize(("at", "kept"), [("picture.pixels", True), ("picture.states", False)])
+def test_a_run_whose_picture_is_corrupted_too_is_what_it_is_described_as(at, kept):
+    also = {"kind": "gaussian", "at": at, "level": 3, "seed": 7}
+    corrupt = {"levels": [0.5, 1, 20], "draws": 2, "also": also}
+    plan = Plan(config_of(runs={"noisy": {"of": "base", "corrupt": corrupt}}), sheet(1))
+    run = plan.corrupted["noisy"]
+    assert run.corruption
+    assert run.corruption.also == Corruption("gaussian", at, (3.0,), 2, 7)
+    assert run_from(described(run)) == run
+    assert run.corruption.of_picture
+    assert plan.experiments["tracing"].in_pictures
+    assert run.at([20]).corruption == replace(run.corruption, levels=(20,))
+    assert plan.keeps_pixels == kept
+
+
 @pytest.mark.parametrize("unit", ["absolute", "std"])
 def test_what_counts_in_the_sheets_deviations_reads_all_shards_tokens(unit):
     """And is stale when a row is added; other runs are not."""
@@ -243,3 +261,17 @@ def test_rows_that_share_either_picture_are_one_unit():
     assert len({units[name] for name in ("e0", "e2", "e3")}) == 1
     assert len(set(units.values())) == 4
     assert units["e5"] == "p5"
+
+
+def test_an_analysis_page_reads_its_tables_and_those_whose_examples_it_shows():
+    pair = {"sufficient": "tracing", "necessary": "taking"}
+    experiments = {
+        "tracing": {"receiver": "noisy", "donor": "base"},
+        "taking": {"receiver": "base", "donor": "noisy"},
+    }
+    analyses = {"directions": {"pairs": [pair]}}
+    plan = Plan(config_of(experiments=experiments, analyses=analyses), sheet(2))
+    assert plan.pages["directions"].tables == [
+        "directions", "directions_verdicts", "effects", "runs",
+    ]  # fmt: skip
+    assert "directions" not in Plan(config_of(), sheet(2)).pages

@@ -197,7 +197,7 @@ def test_the_fault_of_what_no_file_holds_is_said() -> None:
 def test_what_the_command_line_gives_joins_the_files_groups() -> None:
     config = with_key("runs.noisy.corrupt.seed", 5)
     expected = copy.deepcopy(config["runs"])
-    expected["noisy"]["corrupt"]["draws"] = 3
+    expected["noisy"]["corrupt"] |= {"draws": 3, "fresh": False}
     fewer = "runs={noisy: {corrupt: {draws: 3}}}"
     read_inputs(config, [], overrides(fewer, f"examples={ROOT}/config/examples.tsv"))
     assert config["runs"] == expected

@@ -6,6 +6,8 @@ What is planted is first held to the unmodified model, cell by cell.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,17 @@ from planted_study import (
 from blip_tracing.engine.draws import draw_noise
 from blip_tracing.engine.scores import Scores
 from blip_tracing.machinery.tables import cells_table
+from blip_tracing.meaning.analyses.directions import (
+    BOTH,
+    NECESSARY,
+    NEITHER,
+    NOT_APART,
+    REDUNDANT,
+    RESTORING,
+    TAKING,
+    analyse,
+)
+from blip_tracing.meaning.evidence import Evidence
 from blip_tracing.meaning.marks import cell_tests
 from blip_tracing.meaning.roles import Known
 from blip_tracing.meaning.summary import Rules, finish_experiment, summarize_family
@@ -200,6 +213,65 @@ def test_the_tables_say_so(batches: list[MeasuredBatch]) -> None:
             assert HIDES_NOTHING in set(negatives["control"])
 
 
+class BothWays(Asked):
+    """Also what corrupting one place of the clean run takes."""
+
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        asked = super().experiments
+        restoring = asked["tracing"]
+        taking = Experiment("taking", restoring.donor, restoring.receiver, restoring.sites)
+        return {**asked, "taking": taking}
+
+
+@pytest.mark.parametrize(
+    ("needs_both", "kind", "apart"), [(False, REDUNDANT, RESTORING), (True, NECESSARY, TAKING)]
+)
+def test_gates_of_two_carriers_are_told_by_both_directions(
+    tmp_path: Path, needs_both: bool, kind: str, apart: str
+) -> None:
+    """Up to the moving head the content word is both; behind it the carriers are what is planted.
+
+    Noise at one carrier troubles the answer by some hundredths, so that a fifth is what counts. The
+    two that are needed together add up in logits, and one alone stays below the opponent.
+    """
+    planted = Plant(2, "[SEP]", second="[CLS]", needs_both=needs_both)
+    asked = BothWays(examples=12, levels=(3.0,), draws=5, donors=ASKED.donors)
+    rules = replace(RULES, least_effect=0.2)
+    batches = list(measure_population(make_population(planted, asked), asked))
+    paths: dict[str, list[str]] = {"role_means": [], "cell_means": []}
+    chosen = {name: asked.experiments[name] for name in ("tracing", "taking")}
+    for name, experiment in chosen.items():
+        tables = tables_of(batches, experiment)
+        shard = Shard(
+            tables["runs"],
+            tables["baseline"],
+            Known(tables["roles"]),
+            tables["examples"],
+            {name: 0},
+        )
+        measured = measure_experiment(experiment, tables["cells"], tables["controls"], shard, rules)
+        for kind_of_means, of in paths.items():
+            of.append(str(tmp_path / f"{kind_of_means}-{name}.parquet"))
+            getattr(measured, kind_of_means).to_parquet(of[-1])
+    pair = {"sufficient": "tracing", "necessary": "taking"}
+    evidence = Evidence(
+        {"pairs": [pair]}, chosen, dict.fromkeys(chosen, 0), rules, **paths, runs=pd.DataFrame()
+    )
+    table, _ = analyse(evidence)
+    kinds = table.set_index(["layer", "token_role"])[["kind", "apart", "apart_logits"]]
+    claimed = kinds[kinds["kind"] != NEITHER]
+    alike, logits = (NOT_APART, NOT_APART), NOT_APART if needs_both else apart
+    word = {(layer, "differing word"): (BOTH, *alike) for layer in range(3)}
+    carriers = {at: (kind, apart, logits) for at in product(range(3, LAYERS), ("[CLS]", "[SEP]"))}
+    assert dict(zip(claimed.index, claimed.itertuples(index=False, name=None), strict=True)) == {
+        **word,
+        **carriers,
+    }
+    others = kinds[kinds["kind"] == NEITHER]
+    assert (others[["apart", "apart_logits"]] == NOT_APART).all(axis=None)
+
+
 def tables_of(batches: list[MeasuredBatch], experiment: Experiment) -> dict[str, pd.DataFrame]:
     """What the workflow's jobs would have written of an experiment."""
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -236,7 +308,9 @@ def tables_of(batches: list[MeasuredBatch], experiment: Experiment) -> dict[str,
             ("source", patched.target, {}),
         ]
         if levels:
-            ends.append(("noisy", measured.reference, variants))
+            corrupted = experiment.receiver.corruption
+            noisy = measured.reference if corrupted else measured.target
+            ends.append(("noisy", noisy, variants))
         for run, scores, axes in ends:
             rows = cells_table({"example": names, **axes}, arrays(scores))
             answer = [tokens[e].answers[int(run == "source")] for e in rows["example"]]

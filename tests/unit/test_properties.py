@@ -17,8 +17,9 @@ from snakemake.common.configfile import load_configfile  # type: ignore[import-u
 from blip_tracing.errors import InputError
 from blip_tracing.given.planning import check_config_file, check_named_files, read_inputs
 from blip_tracing.given.sheet import COLUMNS, REQUIRED_COLUMNS
-from blip_tracing.vocabulary.config import NAME, TAKEN, Config
+from blip_tracing.vocabulary.config import TAKEN, Config
 from blip_tracing.vocabulary.experiment import CLEAN, PICTURE_ONLY, QUESTIONS
+from blip_tracing.vocabulary.keys import NAME
 from blip_tracing.vocabulary.metrics import NEEDED
 
 # The same draws each time: a test that fails today failed yesterday.
@@ -71,7 +72,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """What a schema is, where it only refers to one; of a key that may be empty, what it holds."""
     if "anyOf" in schema:
         held, _ = schema["anyOf"]
-        return {**schema, **held, "may_be_empty": True}
+        return {**schema, **resolved(held), "may_be_empty": True}
     if "$ref" not in schema:
         return schema
     return {**SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], **schema}
@@ -89,7 +90,8 @@ def keys(schema: dict[str, Any], config: dict[str, Any], at: KeyPath = ()) -> di
     for name, key in properties.items():
         key = resolved(key)
         found[(*at, name)] = {**key, "needed": name in schema.get("required", [])}
-        if key["type"] == "object":
+        # A group that may be left out, and is, has no keys to break.
+        if key["type"] == "object" and (name in config or not key.get("may_be_empty")):
             found |= keys(key, config.get(name, {}), (*at, name))
     return found
 

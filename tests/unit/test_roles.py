@@ -1,12 +1,16 @@
 """Each token of a question takes the first role whose rules all hold for it."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import pytest
 
 from blip_tracing.errors import InputError
 from blip_tracing.meaning.roles import assign_roles, roles_of
-from blip_tracing.vocabulary.config import Effects
-from blip_tracing.vocabulary.roles import check_roles
+from blip_tracing.vocabulary.config import Config
+from blip_tracing.vocabulary.experiment import runs_of
+from blip_tracing.vocabulary.groups import Effects
+from blip_tracing.vocabulary.roles import Rule, check_roles, rules_of_whole
 
 Rules = list[dict[str, str]]
 DEFAULT: Rules = [rule.model_dump(exclude_none=True) for rule in Effects().roles]
@@ -17,7 +21,7 @@ def tokens_of(question: str) -> list[str]:
     return ["[CLS]", *question.split(), "[SEP]"]
 
 
-def roles(base: str, source: str, rules: Rules) -> list[str]:
+def roles(base: str, source: str, rules: Sequence[Rule]) -> list[str]:
     check_roles(rules)
     return roles_of(tokens_of(base), tokens_of(source), rules)
 
@@ -154,3 +158,121 @@ def test_rules_that_say_nothing_are_refused_in_one_line(rules: Rules, message: s
         check_roles(rules)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+
+
+# ---- parts of a role, and the answer that a question names -------------------------------------
+
+SUBJECT = [
+    {"role": "before the subject", "before": "noun"},
+    {"role": "last subject token", "of": "noun", "part": "last"},
+    {"role": "first subject token", "of": "noun", "part": "first"},
+    {"role": "middle subject tokens", "of": "noun", "part": "middle"},
+    {"role": "last token", "after": "noun", "part": "last"},
+    {"role": "first subsequent token", "after": "noun", "part": "first"},
+    {"role": "further tokens", "after": "noun", "part": "middle"},
+    {"role": "noun", "pair": "differs"},
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "source", "expected"),
+    [
+        ("is cat red", "is dog red", ["last", "first subsequent", "last token"]),
+        (
+            "is fire truck red",
+            "is green kite red",
+            ["first", "last", "first subsequent", "last token"],
+        ),
+        (
+            "is an old fire truck so very red",
+            "is the big green kite so very red",
+            ["first", "middle", "middle", "last", "first subsequent", "further", "further",
+             "last token"],
+        ),
+        ("is cat", "is dog", ["last", "last token"]),
+    ],
+)  # fmt: skip
+def test_a_subject_of_any_length_has_a_first_a_middle_and_a_last_token(
+    base: str, source: str, expected: list[str]
+) -> None:
+    """What follows it too; of one token the last is meant, since it is listed first."""
+    names = {
+        "first": "first subject token", "middle": "middle subject tokens",
+        "last": "last subject token", "first subsequent": "first subsequent token",
+        "further": "further tokens", "last token": "last token",
+    }  # fmt: skip
+    before = ["before the subject"] * 2
+    assert roles(base, source, SUBJECT) == [*before, *(names[part] for part in expected)]
+
+
+def test_all_tokens_of_a_role_are_of_it_where_its_parts_come_last() -> None:
+    found = roles("is an old cat red", "is the big dog red", rules_of_whole(SUBJECT, "noun"))
+    assert found[2:5] == ["noun"] * 3
+    assert "noun" not in roles("is an old cat red", "is the big dog red", SUBJECT)
+    assert rules_of_whole(DEFAULT, IT) == DEFAULT
+
+
+def test_a_corruption_of_a_role_is_of_its_parts_too() -> None:
+    corrupt = {"at": "question.word_embeddings", "role": "noun", "levels": [1]}
+    config = Config.model_validate(
+        {
+            "model": {"name": "m", "layers": {"encoder": 1, "decoder": 1, "vision": 1}},
+            "examples": "e",
+            "runs": {"noisy": {"of": "base", "corrupt": corrupt}},
+            "effects": {"roles": SUBJECT},
+        }
+    ).model_dump(exclude_none=True)
+    noise = runs_of(config)["noisy"].corruption
+    assert noise
+    base, source = (tokens_of(f"is {words} red") for words in ("an old cat", "the big dog"))
+    found = roles_of(base, source, noise.role_rules)
+    assert [at for at, role in enumerate(found) if role == noise.role] == [2, 3, 4]
+
+
+CHOICE = [
+    {"role": "right answer", "answer": "base", "part": "first"},
+    {"role": "other answer", "answer": "source"},
+    {"role": "before or", "before": "or"},
+    {"role": "or", "token": "or"},
+]
+
+
+def test_the_answer_that_a_question_names_has_a_role() -> None:
+    """The first token that is the answer's first, with [CLS] counted; both questions alike."""
+    base, source = tokens_of("is red hat red or blue"), tokens_of("is red hat pink or blue")
+    answered = {"base": [2, 4], "source": [6]}
+    other = ["before or"] * 2
+    expected = [*other, "right answer", *other, "or", "other answer", ""]
+    assert roles_of(base, source, CHOICE, answered) == expected
+    assert roles_of(source, base, CHOICE, answered) == expected
+
+
+def test_a_question_that_does_not_name_its_answer_has_no_such_role() -> None:
+    base = tokens_of("is red or blue")
+    nowhere: list[dict[str, list[int]]] = [{}, {"base": [], "source": []}]
+    for answered in nowhere:
+        assert "right answer" not in roles_of(base, base, CHOICE, answered)
+
+
+def test_where_the_answer_stands_is_read_from_the_runs() -> None:
+    """By the id of its first token, question by question; a run of another name is none."""
+    words = {"a": ("is red or blue", "is pink or blue"), "b": ("is red or blue", "is red or blue")}
+    ids = {word: number for number, word in enumerate(tokens_of("is or red blue pink"))}
+    tokens = pd.DataFrame(
+        [
+            (example, which, at, word, ids[word])
+            for example, pair in words.items()
+            for which, question in zip(("base", "source"), pair, strict=True)
+            for at, word in enumerate(tokens_of(question))
+        ],
+        columns=["example", "question", "position", "token", "token_id"],
+    )
+    runs = pd.DataFrame(
+        [("a", "base", ids["red"]), ("a", "source", ids["blue"]), ("a", "noisy", ids["is"]),
+         ("b", "base", ids["blue"]), ("b", "source", 99)],
+        columns=["example", "run", "answer_id"],
+    )  # fmt: skip
+    found = assign_roles(tokens, CHOICE, runs).set_index(["example", "position"])["token_role"]
+    assert found["a"].tolist() == ["before or", "before or", "right answer", "or", "other answer",
+                                   ""]  # fmt: skip
+    assert found["b"].tolist() == ["before or", "before or", "before or", "or", "right answer", ""]

@@ -14,9 +14,10 @@ from refusals import LEVELS, SCHEMAS, SHIPPED, SMALLEST, refusal, with_key
 
 from blip_tracing.given.settings import TABLE_DIGITS, fill_config
 from blip_tracing.machinery.tables import FLOAT_FORMAT
-from blip_tracing.vocabulary.config import LARGEST, TAKEN, Config
+from blip_tracing.vocabulary.config import TAKEN, Config
 from blip_tracing.vocabulary.corruptions import KINDS, PLACES
 from blip_tracing.vocabulary.experiment import BASE, CLEAN, PICTURE_ONLY, QUESTIONS, SOURCE
+from blip_tracing.vocabulary.keys import LARGEST
 from blip_tracing.vocabulary.metrics import METRICS
 from blip_tracing.vocabulary.sites import SITES
 
@@ -34,9 +35,15 @@ def test_the_shipped_configurations_are_right_and_whole(path: Path) -> None:
     """But for the few keys that most studies leave alone."""
     shown: Any = yaml.safe_load(path.read_text())
     left_out = {"window": 1, "positions": "each", "heads": [], "regions": 6}
-    whole = {"published": "", **shown}
+    unasked = {"published": "", "averages": {"same_examples": False}, "method": "", "analyses": {}}
+    whole = unasked | shown
+    whole["effects"] = {"metric": "probability", **shown["effects"]}
     whole["experiments"] = {
         name: left_out | experiment for name, experiment in shown["experiments"].items()
+    }
+    whole["runs"] = {
+        name: run | {"corrupt": {"fresh": False} | run["corrupt"]}
+        for name, run in shown["runs"].items()
     }
     assert fill_config(shown) == whole
 
@@ -70,6 +77,7 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
                     "role": "",
                     "levels": [0.1, 0.5, 1, 2, 5, 10, 20],
                     "unit": "absolute",
+                    "fresh": False,
                     "draws": 10,
                     "seed": 0,
                 },
@@ -94,6 +102,7 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
         "controls": {"donors": 5, "seed": 0},
         "effects": {
             "total_effect": 0.05,
+            "metric": "probability",
             "least_effect": 0.02,
             "roles": [
                 {"role": "[CLS]", "token": r"\[CLS\]"},
@@ -106,7 +115,9 @@ def test_the_defaults_of_every_group_are_filled_in() -> None:
             "seed": 0,
         },
         "tables": {"format": "csv"},
+        "method": "",
         "published": "",
+        "averages": {"same_examples": False},
         "report": {"examples": 12, "draws_at": 1.0},
     }
 
@@ -211,7 +222,7 @@ DRAWS, SEED = "runs.noisy.corrupt.draws", "runs.noisy.corrupt.seed"
         (LEVELS, [1.0, -0.0], "[1]: -0.0 is zero with a sign; write 0"),
         *(
             (key, "a{b}", ": a{b}: Snakemake takes { and } in a path for wildcards; rename it")
-            for key in ("model.name", "examples", "published")
+            for key in ("model.name", "examples", "method", "published")
         ),
         (LEVELS, [10**400, 1.0], f"[0]: 1{'0' * 79}… is a number, not a finite number"),
         ("model.name", "x" * 200 + "\n", ": holds the control character U+000A, which no editor"),
@@ -565,10 +576,6 @@ CORRUPT = "runs.noisy.corrupt"
     ("corrupt", "message"),
     [
         (
-            {"at": "picture.states", "role": "[CLS]"},
-            ".role: picture.states has no tokens; leave it out",
-        ),
-        (
             {"role": "differing wrod"},
             ".role: 'differing wrod' is not a role; did you mean differing word?",
         ),
@@ -584,6 +591,31 @@ CORRUPT = "runs.noisy.corrupt"
             "question.embeddings; leave it out",
         ),
         ({"kind": "scale", "draws": 10}, ".draws: scale draws nothing; leave it out"),
+        (
+            {"also": {}},
+            ".also.level is missing: give how much, at all levels of the question's corruption",
+        ),
+        (
+            {"also": {"level": 5, "seed": 0}},
+            ".also.seed: 0 is the question's too, so that both "
+            "would have the same noise; give another",
+        ),
+        (
+            {"also": {"level": 5, "at": "question.embeddings"}},
+            ".also.at: question.embeddings is "
+            "the question's, as question.embeddings is; give a place of the picture",
+        ),
+        (
+            {"at": "picture.pixels", "also": {"level": 5}},
+            ".also: picture.pixels is the picture's, "
+            "which also is for; corrupt the question, or leave it out",
+        ),
+        (
+            {"also": {"level": 1e300}},
+            ".also.level: 1e+300 is beyond what float32 computes with; give 0, or 1e-30 to 1e+18",
+        ),
+        ({"kind": "scale", "fresh": True}, ".fresh: scale draws nothing; leave it out"),
+        ({"fresh": "yes"}, ".fresh: 'yes' is text, not true or false"),
     ],
 )
 def test_a_corruption_that_cannot_be_is_one_line(corrupt: dict[str, Any], message: str) -> None:
@@ -602,6 +634,8 @@ def test_what_draws_nothing_has_one_draw() -> None:
     assert draws(kind="scale", levels=[0.77], at="picture.states") == 1
     assert draws(kind="scale", levels=[0.77], draws=1) == 1
     assert draws(kind="multiplicative", levels=[5]) == 10
+    assert draws(kind="scale", also={"kind": "scale", "level": 2, "seed": 0}) == 1
+    assert draws(kind="scale", also={"level": 2}) == 10
 
 
 def test_a_window_is_at_most_its_smallest_tower() -> None:
@@ -636,6 +670,56 @@ def test_metrics_are_free_where_nothing_is_measured(metric: str) -> None:
     for experiment in config["experiments"].values():
         experiment["sites"] = []
     assert fill_config(config)["metrics"] == [metric]
+
+
+@pytest.mark.parametrize(
+    ("effects", "metrics", "message"),
+    [
+        (
+            {"metric": "rank", "least_effect": 3},
+            ["probability", "logit"],
+            "effects.metric: rank is not in metrics, by which runs are scored; add it there",
+        ),
+        (
+            {"metric": "kl"},
+            ["probability", "logit", "kl"],
+            "effects.least_effect: the default is of probability, and kl is tested; give one in "
+            "its units",
+        ),
+        (
+            {"least_effect": 2},
+            ["probability", "logit"],
+            "effects.least_effect: 2 is more than probability can change by; give at most 1",
+        ),
+    ],
+)
+def test_a_metric_that_cannot_be_tested_is_one_line(
+    effects: dict[str, Any], metrics: list[str], message: str
+) -> None:
+    config = with_key("metrics", metrics)
+    config["effects"] = effects
+    assert config_refusal(config) == message
+
+
+def test_analyses_are_of_the_change_in_probability() -> None:
+    config = with_key("metrics", ["probability", "logit", "rank"])
+    config["experiments"]["noising"] = {"receiver": BASE, "donor": "noisy"}
+    config["analyses"] = {
+        "directions": {"pairs": [{"sufficient": "tracing", "necessary": "noising"}]}
+    }
+    fill_config(config)
+    config["effects"] = {"metric": "rank", "least_effect": 3}
+    assert config_refusal(config) == (
+        "effects.metric: the analysis directions compares changes in probability; leave out "
+        "effects.metric or analyses.directions"
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_any_metric_that_is_asked_can_be_tested(metric: str) -> None:
+    config = with_key("metrics", list(METRICS))
+    config["effects"] = {"metric": metric, "least_effect": 0.5}
+    assert fill_config(config)["effects"]["metric"] == metric
 
 
 @pytest.mark.parametrize("receiver", [*QUESTIONS, "noisy"])
@@ -704,3 +788,70 @@ def test_every_key_is_described_and_every_optional_one_has_a_right_default(
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_schema_takes_the_shipped_configurations(path: Path) -> None:
     Draft202012Validator(CONFIG_SCHEMA).validate(yaml.safe_load(path.read_text()))
+
+
+def factorial() -> dict[str, Any]:
+    """Three experiments that corrupt the question, its picture, and both."""
+    noisy = {"levels": [1, 5], "draws": 4}
+    unseen = {"kind": "multiplicative", "at": "picture.states", "levels": [2, 3, 9], "draws": 4}
+    also = {"kind": "multiplicative", "at": "picture.states", "level": 3, "seed": 1}
+    corrupt = {"noisy": noisy, "unseen": {**unseen, "seed": 1}, "lost": {**noisy, "also": also}}
+    return {
+        **copy.deepcopy(SMALLEST),
+        "runs": {name: {"of": BASE, "corrupt": each} for name, each in corrupt.items()},
+        "experiments": {name: {"receiver": name, "donor": BASE} for name in corrupt},
+        "analyses": {"fusion": {"question": "noisy", "picture": "unseen", "both": "lost"}},
+        "report": {"draws_at": 5},
+    }
+
+
+NO_FACTORIAL = (
+    "analyses.fusion.both: the run of lost is not that of noisy with the picture corrupted as in "
+    "unseen; give it the former's keys, and in also the latter's kind, at and seed, and its "
+    "primary level, all in the same draws"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("analyses.fusion.both", "lots", "analyses.fusion.both: 'lots' is not an experiment with a "
+         "site; did you mean lost?"),
+        ("analyses.fusion.question", "unseen", NO_FACTORIAL.replace("noisy", "unseen")),
+        ("analyses.fusion.both", "noisy", NO_FACTORIAL.replace("lost", "noisy")),
+        ("experiments.noisy", {"receiver": BASE, "donor": "noisy"}, "analyses.fusion.question: "
+         "noisy does not restore a corrupted run by its own clean one; exchange its receiver or "
+         "donor"),
+        ("experiments.unseen.donor", SOURCE, "analyses.fusion.picture: unseen does not restore a "
+         "corrupted run by its own clean one; exchange its receiver or donor"),
+        ("runs.lost.corrupt.also.level", 9, NO_FACTORIAL),
+        ("runs.lost.corrupt.also.seed", 2, NO_FACTORIAL),
+        ("runs.lost.corrupt.levels", [5], NO_FACTORIAL),
+        ("runs.unseen.corrupt.draws", 2, NO_FACTORIAL),
+        ("experiments.lost.positions", "roles", "analyses.fusion.both: lost has another positions "
+         "than noisy; give the same"),
+        ("experiments.unseen.sites", ["encoder.mlp"], "analyses.fusion: its experiments have no "
+         "site in common; give them one"),
+    ],
+)  # fmt: skip
+def test_what_is_no_factorial_of_question_and_picture_is_one_line(
+    path: str, value: object, message: str
+) -> None:
+    config = factorial()
+    config["report"] = {"draws_at": 5}
+    *groups, key = path.split(".")
+    group = config
+    for name in groups:
+        group = group[name]
+    group[key] = value
+    assert config_refusal(config) == message
+
+
+def test_a_factorial_of_question_and_picture_can_be_asked() -> None:
+    """At the middle level of the picture's, or at the primary one."""
+    config = factorial()
+    Config.model_validate(config)
+    for run in ("noisy", "lost"):
+        config["runs"][run]["corrupt"]["levels"] = [1, 9]
+    config["runs"]["lost"]["corrupt"]["also"]["level"] = 9
+    assert fill_config({**config, "effects": {"primary_level": 9}, "report": {"draws_at": 9}})

@@ -14,6 +14,7 @@ from blip_tracing.meaning.statistics import (
     heterogeneity_test,
     max_t_test,
     mean_intervals,
+    resampled_means,
     selection_frequencies,
 )
 
@@ -353,3 +354,40 @@ def test_one_group_and_what_never_varies_have_no_heterogeneity() -> None:
     values = np.random.default_rng(0).normal(size=(8, 2))
     assert np.isnan(heterogeneity_test(values, ["a"] * 8, 100, 0))
     assert np.isnan(heterogeneity_test(np.zeros((8, 2)), list("aaaabbbb"), 100, 0))
+
+
+def test_an_example_that_counts_twice_is_two_of_one_picture() -> None:
+    """Weights: a mean of shares by what they are shares of is the ratio of the sums."""
+    random = np.random.default_rng(0)
+    values, weights = random.normal(0.3, 0.2, (8, 3)), np.array([1.0, 2, 1, 2, 1, 1, 2, 1])
+    values[0, 1] = np.nan
+    pictures = [f"{n:02}" for n in range(8)]
+    twice = np.repeat(np.arange(8), weights.astype(int))
+    for ends in ((-np.inf, np.inf), (-1.0, 1.0)):
+        weighted = mean_intervals(values, 300, 0, pictures, *ends, weights=weights)
+        repeated = mean_intervals(values[twice], 300, 0, [pictures[n] for n in twice], *ends)
+        told = ["mean", "low", "high", "pictures"]
+        np.testing.assert_allclose(weighted[told], repeated[told], rtol=1e-9)
+        assert weighted["examples"].tolist() == [8, 7, 8]
+        assert repeated["examples"].tolist() == [11, 10, 11]
+    shares, whole = values[:, 0], weights
+    assert mean_intervals(values, 300, 0, weights=weights)["mean"][0] == pytest.approx(
+        (shares * whole).sum() / whole.sum()
+    )
+
+
+def test_resampled_means_are_those_of_pictures_drawn_again() -> None:
+    """Their spread is the plain bootstrap's, each picture with all its examples."""
+    random = np.random.default_rng(1)
+    values = random.normal(size=(12, 2))
+    values[3, 1] = np.nan
+    pictures = [f"p{number // 2}" for number in range(12)]
+    found = resampled_means(values, 4000, 0, pictures)
+    assert found.shape == (4000, 2)
+    drawn = [
+        np.concatenate([values[2 * n : 2 * n + 2] for n in random.integers(6, size=6)])
+        for _ in range(4000)
+    ]
+    plain = np.array([np.nanmean(each, axis=0) for each in drawn])
+    np.testing.assert_allclose(found.mean(0), plain.mean(0), atol=0.03)
+    np.testing.assert_allclose(found.std(0), plain.std(0), rtol=0.06)

@@ -25,6 +25,7 @@ from stories import (
     TEMPLATE,
     links_of,
     made_up_run,
+    scored_by_all,
     with_experiments,
     write_page,
 )
@@ -38,6 +39,8 @@ from blip_tracing.telling.finished_run import count_controls, stage_of
 from blip_tracing.telling.maps import student_interval
 from blip_tracing.telling.story import tell
 from blip_tracing.telling.told import CELLS, MARK, OWN_MARK, Map, MapGroup, Run, Story
+from blip_tracing.telling.words import with_interval
+from blip_tracing.vocabulary.metrics import METRICS
 from blip_tracing.vocabulary.tables import CEILING, NO_OP, SMALL_EFFECT, UNRELATED
 
 EXAMPLE = "ball_kite"
@@ -305,11 +308,11 @@ def test_cells_of_averages_tell_contrast_and_tests(tested: Run) -> None:
         f"{contrast['mean']:+.3f} ({contrast['low']:+.3f} to {contrast['high']:+.3f})"
     )
     assert (cell["p against the floor"], cell["p against the null"]) == ("0.010", "0.005")
-    assert cell["p over all σ and sites"] == "0.020"
+    assert cell["p over all levels and sites"] == "0.020"
     assert cell["examples"] == "8"
 
 
-@pytest.mark.parametrize(("reason", "times"), [("the noise hid nothing", 0), ("no null", 1)])
+@pytest.mark.parametrize(("reason", "times"), [("the corruption hid nothing", 0), ("no null", 1)])
 def test_why_a_level_is_not_tested_is_said_once(tested: Run, reason: str, times: int) -> None:
     """The line of the levels at which the noise hid nothing says so of them."""
 
@@ -319,7 +322,7 @@ def test_why_a_level_is_not_tested_is_said_once(tested: Run, reason: str, times:
 
     for group in tell(changed(tested, "families", untested)).averages:
         if group.title.startswith("Tracing"):
-            assert group.idle.count("the noise hid nothing") == 1
+            assert group.idle.count("the corruption hid nothing") == 1
             assert group.marks.count(reason) == times
 
 
@@ -328,7 +331,7 @@ def test_levels_at_which_the_noise_hid_nothing_are_folded_into_a_line(tested: Ru
         idle = [one.level for one in group.maps if one.idle]
         if group.title.startswith("Tracing"):
             assert idle == [0]
-            assert group.idle.startswith("σ = 0: the noise hid nothing")
+            assert group.idle.startswith("σ = 0: the corruption hid nothing")
         else:
             assert idle == []
             assert group.idle == ""
@@ -352,7 +355,10 @@ def test_marks_are_the_summarys_and_both_tests_are_named(tested: Run) -> None:
             (DIFFERING, 1), (DIFFERING, 2)
         }  # fmt: skip
         assert group.marks.startswith("2 of 15 cells are marked")
-        assert "With 8 pictures a mean change of 0.21 is found with 80 % probability" in group.marks
+        assert (
+            "With 8 pictures a mean change of 0.21 in probability is found with 80 % probability"
+            in group.marks
+        )
     for words in (MARK, "at least 0.02", "floor", "null", "both of two tests", "signs of the"):
         assert words in story.marks_caption
 
@@ -476,6 +482,17 @@ def test_the_curve_by_depth_is_the_share_turned_with_the_null(tested: Run) -> No
         null = curve.lines[curve.lines["run"] == "unrelated state"]
         assert null["layer"].tolist() == list(range(LAYERS))
         assert null["mean"].tolist() == [0] * LAYERS
+        # Clopper and Pearson's of none of eight.
+        assert null["high"].to_numpy() == pytest.approx(1 - 0.025 ** (1 / 8), abs=0.06)
+        assert null["low"].to_numpy() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_null_of_few_pictures_has_no_interval(tested: Run) -> None:
+    of_three = {example: f"picture {number % 3}" for number, example in enumerate(MANY)}
+    for curve in tell(replace(tested, units=of_three)).depths:
+        null = curve.lines[curve.lines["run"] == "unrelated state"]
+        assert null["mean"].tolist() == [0] * LAYERS
+        assert null[["low", "high"]].isna().all(axis=None)
 
 
 def test_groups_are_told_apart_only_by_their_test(tested: Run, run: Run) -> None:
@@ -737,7 +754,7 @@ def test_what_was_left_out_is_counted_by_reason(run: Run, story: Story) -> None:
             "experiment": "tracing",
             "reason": SMALL_EFFECT,
             "examples": 1,
-            "by σ": "0: 1; 0.5: 1; 2: 1",
+            "by level": "0: 1; 0.5: 1; 2: 1",
             "rows": rows,
         }
     ]
@@ -802,10 +819,10 @@ def test_a_site_that_asks_no_other_question_is_not_said_to(tested: Run) -> None:
 def test_the_cells_that_cannot_be_told_from_the_best_are_named_together(tested: Run) -> None:
     told = finding(tested, f"Tracing, {INPUT} at σ = {PRIMARY:g}")
     assert "of 15 tested cells 2 stand out from both the floor and an unrelated example's" in told
-    assert "(2 of them also over all σ and sites)" in told
+    assert "(2 of them also over all levels and sites)" in told
     assert f"most at “{DIFFERING}” in layers 1 and 2" in told
     assert "together they held the largest effect in 98 % of resamples" in told
-    assert "(p = 0.010; over all σ and sites p = 0.020)" in told
+    assert "(p = 0.010; over all levels and sites p = 0.020)" in told
 
     def alone(summary: pd.DataFrame) -> pd.DataFrame:
         chosen = np.where(summary["chosen"] > 0.5, 0.97, summary["chosen"] / 10)
@@ -821,7 +838,7 @@ def test_a_small_p_is_not_said_to_equal(tested: Run) -> None:
         return summary.assign(p_family=summary["p_family"] / 100, p_study=np.nan)
 
     told = finding(changed(tested, "summary", tiny), "Tracing")
-    assert "(p < 0.001; over all σ and sites p = not known)" in told
+    assert "(p < 0.001; over all levels and sites p = not known)" in told
 
 
 def test_a_known_or_an_unmarked_cell_is_never_the_finding(tested: Run) -> None:
@@ -851,7 +868,17 @@ def test_below_six_pictures_findings_describe_and_say_so(run: Run, story: Story)
     assert not re.search("stand out|resamples|p =", " ".join(story.findings))
 
 
-@pytest.mark.parametrize("reason", ["the noise hid nothing", "another reason"])
+def test_where_all_is_known_beforehand_nothing_is_described(run: Run) -> None:
+    """As where all positions of a stream are put in together."""
+
+    def known(summary: pd.DataFrame) -> pd.DataFrame:
+        return summary.assign(known=CEILING)
+
+    told = finding(changed(run, "summary", known), "Tracing")
+    assert told.endswith("not tested: what each of its cells does is known beforehand.")
+
+
+@pytest.mark.parametrize("reason", ["the corruption hid nothing", "another reason"])
 def test_a_family_that_is_not_tested_claims_nothing(tested: Run, reason: str) -> None:
     told = finding(with_families(tested, tested=False, reason=reason), "Tracing")
     assert told == f"Tracing, {INPUT} at σ = {PRIMARY:g}: not tested ({reason}), and nothing is " \
@@ -883,7 +910,7 @@ def test_the_noise_is_said_to_do_what_it_did(run: Run) -> None:
     nothing = changed(run, "run_means", lambda rows: rows.assign(hidden=0.0, mean=0.889))
     told = finding(nothing, "With noise")
     assert "falls" not in told
-    assert "the noise hid nothing" in told
+    assert "the corruption hid nothing" in told
     bare = changed(run, "run_means", lambda rows: rows[rows["run"] != "picture_only"])
     assert "no question" not in finding(bare, "With noise")
 
@@ -1161,6 +1188,96 @@ def test_a_page_of_a_thousand_examples_stays_light(tested: Run) -> None:
     # With twelve examples at full size, whose page has a test of its own, still below 5 MB.
     alone = page_of(story, links_of(*tested.pictures), TEMPLATE)
     assert len(page.encode()) - len(alone.encode()) + 3.9e6 < 5e6
+
+
+@pytest.mark.parametrize("metric", ["rank", "kl", "answer_probability", "logit"])
+def test_maps_have_the_change_of_every_metric_that_was_asked(tested: Run, metric: str) -> None:
+    run = scored_by_all(tested, metric)
+    told, quantity = tell(run), METRICS[metric].change
+    assert [one.name for one in told.measures][:3] == ["value", "log_odds", "logit_difference"]
+    assert metric in [one.name for one in told.measures]
+    group = group_of(told.averages, "Patching", INPUT)
+    (one,) = group.maps
+    rows = run.summary({"experiment": "patching", "site": INPUT, "noise_level": np.nan}, quantity)
+    expected = rows.set_index(["layer", "token_role"])["mean"].to_dict()
+    found = one.cells.set_index(["layer", "label"])[metric].to_dict()
+    assert found == pytest.approx(expected)
+    assert one.cells[metric].abs().max() <= group.limits[metric]
+    effects = run.tables["effects"]
+    of_example = maps_of(told, next(iter(run.pictures)), "Patching", INPUT).maps[0].cells
+    mine = effects[(effects["experiment"] == "patching") & (effects["site"] == INPUT)]
+    mine = mine[mine["example"] == next(iter(run.pictures))]
+    assert sorted(of_example[metric]) == pytest.approx(sorted(mine[quantity]))
+
+
+def test_a_run_of_the_needed_metrics_offers_what_they_give(story: Story, page: str) -> None:
+    assert [one.label for one in story.measures] == ["probability", "log-odds", "logit difference"]
+    assert "data-rank" not in page
+    assert story.measures_caption.endswith("Marks are of the change in probability, whatever is "
+                                           "shown.")  # fmt: skip
+
+
+def test_the_page_offers_every_measure_of_the_run(tested: Run, tmp_path: Path) -> None:
+    run = scored_by_all(tested)
+    text = write_page(run, tmp_path / "index.html")
+    for measure in tell(run).measures:
+        assert f'name="measure" value="{measure.name}"' in text
+        if measure.name != "value":
+            assert f' data-{measure.name}="' in text
+    assert text.count('name="measure"') == len(tell(run).measures) == 6
+
+
+def test_marks_and_findings_are_of_the_tested_metric(tested: Run) -> None:
+    """The logit difference in tables is the base answer's less the source's; told is the other."""
+    run = scored_by_all(tested, "logit_difference")
+    told = tell(run)
+    assert "marks a mean change in logit difference of at least 0.02 logits" in told.marks_caption
+    assert "studentized bootstrap" in told.marks_caption
+    assert "values are bounded" in tell(scored_by_all(tested)).marks_caption
+    assert told.measures_caption.endswith(
+        "Marks are of the change in logit difference, whatever is shown."
+    )
+    (one,) = group_of(told.averages, "Patching", INPUT).maps
+    marked = one.cells[one.cells["marked"]]
+    assert set(marked["layer"]) == {1, 2}
+    rows = run.summary(
+        {"experiment": "patching", "site": INPUT, "noise_level": np.nan}, "logit_difference_change"
+    )
+    top = rows[rows["marked"].eq(True) & (rows["layer"] == 1)].iloc[0]
+    change = with_interval(-top["mean"], -top["high"], -top["low"])
+    assert change in set(marked["tested: change in logit difference"])
+    found = finding(run, "Patching")
+    assert "raises logit(source answer) − logit(other) most at" in found
+    assert change in found
+    assert "in logit difference that a test" in told.able_caption
+
+
+def test_ranks_are_said_to_be_lowered(tested: Run) -> None:
+    found = finding(scored_by_all(tested, "rank"), "Patching")
+    assert "lowers rank(source answer) most at" in found
+    assert "+" not in found.partition("most at")[2].partition("(p ")[0]
+
+
+def test_damage_is_told_once_an_experiment_where_it_is_counted(tested: Run) -> None:
+    run = scored_by_all(tested)
+    counted = with_families(run, damaged=2.0)
+    told = [text for text in tell(counted).findings if "the model is damaged" in text]
+    assert len(told) == len(run.experiments)
+    cells = int(run.primary(run.experiments[0])["cells"])
+    assert told[0].startswith(f"Patching: in 2 of {cells} cells at {INPUT} and 2 of {cells} cells")
+    assert (
+        "moves towards the source answer while p(base) + p(source) falls by more than 0.02"
+        in (told[0])
+    )
+
+
+@pytest.mark.parametrize("families", [{"damaged": 0.0}, {"damaged": np.nan}, {},
+                                      {"damaged": 2.0, "tested": False}])  # fmt: skip
+def test_no_damage_is_told_where_none_is_counted_or_nothing_was_tested(
+    tested: Run, families: dict[str, Any]
+) -> None:
+    told = tell(with_families(scored_by_all(tested), **families)).findings
+    assert not any("damaged" in text for text in told)
 
 
 def test_cells_have_the_columns_that_renderers_rely_on(story: Story) -> None:

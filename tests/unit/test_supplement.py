@@ -647,6 +647,14 @@ def test_the_methods_say_what_the_cited_did_and_where_this_run_differs(made_up: 
             ),
             ("Following the tutorial of Arora [-",),
         ),
+        (
+            {"also": {"kind": "multiplicative", "at": "picture.states", "level": 5, "seed": 9}},
+            (
+                "we changed the question encoder's first block input", "same time we changed the "
+                "vision tower's last states", "multiplicative noise of σ = 5 (seed 9)",
+            ),
+            ("the picture is not corrupted in this run", "Following the tutorial of Arora [-"),
+        ),
     ],
 )  # fmt: skip
 def test_the_methods_tell_which_corruption_it_was(

@@ -3,10 +3,13 @@ const CELLS = "[role=grid] tbody td, [role=gridcell]";
 const box = document.getElementById("told");
 
 const main = document.querySelector("main");
-const LIMITS = JSON.parse(main.dataset.limits);
+// Of each measure its words, the end of its scale, and the digits that a cell has room for.
+const LISTED = JSON.parse(main.dataset.measures);
+const MEASURES = Object.fromEntries(LISTED.map((one) => [one.name, one]));
+const FIRST = LISTED[0]?.name;
 const STEPS = 20;
 const titles = new WeakMap();
-let measure = "value";
+let measure = FIRST;
 
 // Of a map the layer stands at the foot and the row's name before it; over a picture, a table is a
 // layer, and a cell the region at its place.
@@ -32,7 +35,7 @@ function wordsOf(cell) {
   if (words && table) {
     const [value, ...details] = words.split("\n");
     const name = nameOf(cell.closest("[data-measure]"));
-    const shown = measure === "value" ? value : signed(otherOf(cell));
+    const shown = measure === FIRST ? value : signed(otherOf(cell));
     words = [whereOf(cell), `${name}: ${shown}`, ...details].join("\n");
   }
   if (words) cell.setAttribute("aria-label", words);
@@ -40,8 +43,7 @@ function wordsOf(cell) {
 }
 
 function nameOf(group) {
-  const { measure: name } = group.dataset;
-  return measure === "value" ? name : name.replace("p(", `${measure.replace("_", " ")} (`);
+  return MEASURES[measure].words.replace("{}", group.dataset.answer);
 }
 
 // ---- another measure in all maps -----------------------------------------------------------------
@@ -60,8 +62,21 @@ function signed(number) {
   return Number.isNaN(number) ? "" : `${number > 0 ? "+" : ""}${number}`.replace("-", "−");
 }
 function brief(number) {
-  const words = Math.abs(number) < 9.95 ? number.toFixed(1) : number.toFixed(0);
-  return words.replace(/^-?0\.0$/, "0").replace("-", "−");
+  const { digits } = MEASURES[measure];
+  const words = Math.abs(number) < 9.95 ? number.toFixed(digits) : number.toFixed(0);
+  const nothing = words.replace(/^-?0\.0+$/, "0");
+  // Two digits fit without the zero before them, as those that are shown at first.
+  return (digits > 1 ? nothing.replace(/^(-?)0\./, "$1.") : nothing).replace("-", "−");
+}
+
+// The caption's words, whichever letter they begin with.
+const captions = new WeakMap();
+function caption(group) {
+  const place = group.querySelector(":scope > .head > p");
+  if (!place) return;
+  if (!captions.has(place)) captions.set(place, place.textContent);
+  const words = captions.get(place);
+  place.textContent = words.replace(group.dataset.measure.slice(1), () => nameOf(group).slice(1));
 }
 
 const first = new WeakMap();
@@ -72,7 +87,7 @@ function show(table) {
     if (!first.has(cell)) first.set(cell, [cell.firstChild?.data ?? "", cell.className]);
     let [text, colour] = first.get(cell);
     if (numbers && text) {
-      const step = Math.round(STEPS * Math.max(-1, Math.min(1, numbers[place] / LIMITS[measure])));
+      const step = Math.round(STEPS * Math.max(-1, Math.min(1, numbers[place] / MEASURES[measure].limit)));
       text = numbers[place] === "-" ? " " : brief(Number(numbers[place]));
       colour = step ? `${step > 0 ? "gain" : "loss"}${Math.abs(step)}` : "";
     }
@@ -85,10 +100,11 @@ document.querySelector(".switch")?.addEventListener("change", ({ target }) => {
   measure = target.value;
   document.querySelectorAll("table[role=grid]").forEach(show);
   for (const group of document.querySelectorAll("[data-measure]")) {
+    caption(group);
     group.querySelector(".key .measure").textContent = nameOf(group);
     const [low, , high] = group.querySelector(".key .ends").children;
-    low.textContent = `−${LIMITS[measure]}`;
-    high.textContent = `+${LIMITS[measure]}`;
+    low.textContent = `−${MEASURES[measure].limit}`;
+    high.textContent = `+${MEASURES[measure].limit}`;
   }
 });
 
@@ -106,10 +122,10 @@ for (const group of document.querySelectorAll("section.group")) {
   input.min = 0;
   input.max = maps.length - 1;
   input.value = Math.max(0, maps.findIndex((one) => "primary" in one.dataset));
-  label.append("noise level", input, output);
+  label.append(maps[0].dataset.sign === "σ" ? "noise level" : maps[0].dataset.sign, input, output);
   const choose = () => {
     maps.forEach((one, place) => { one.hidden = place !== Number(input.value); });
-    output.value = `σ = ${maps[input.value].dataset.level}`;
+    output.value = `${maps[0].dataset.sign} = ${maps[input.value].dataset.level}`;
     input.setAttribute("aria-valuetext", output.value);
   };
   input.addEventListener("input", choose);

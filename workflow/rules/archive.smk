@@ -3,7 +3,7 @@
 from blip_tracing.given.places import named
 
 # What a run needs of the project, in its folders.
-PROJECT_PARTS = ["Snakefile", "LICENSE", "CITATION.cff", "requirements*.txt", "config/*.md"]
+PROJECT_PARTS = ["Snakefile", "LICENSE", "CITATION.cff", "requirements*.txt", "config/**/*.md"]
 PROJECT_PARTS += [f"{folder}/**/*" for folder in ("workflow", "envs", "profiles")]
 # A larger checkpoint is for its reader to fetch.
 LARGEST_CHECKPOINT = 32 * 2**20
@@ -26,8 +26,8 @@ def local_checkpoint():
 def given_files():
     """What was given to the run, by names in the archive, and what has none there."""
     pictures = [image for image in PLAN.checksums if image and not is_url(image)]
-    published = [config["published"]] if config["published"] else []
-    return named([config["examples"], *published, *local_checkpoint(), *pictures])
+    texts = [config[key] for key in ("method", "published") if config[key]]
+    return named([config["examples"], *texts, *local_checkpoint(), *pictures])
 
 
 def lacking():
@@ -52,5 +52,5 @@ def config_again():
         **config,
         "model": {**config["model"], "name": next(iter(model), MODEL)},
         "examples": own_names.get(config["examples"], config["examples"]),
-        "published": own_names.get(config["published"], config["published"]),
+        **{key: own_names.get(config[key], config[key]) for key in ("method", "published")},
     }

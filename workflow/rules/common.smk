@@ -14,7 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 from blip_tracing.given.checkpoint import checkpoint_digests, checkpoint_files, is_local
 from blip_tracing.machinery.contents import content_digest, content_digests
 from blip_tracing.machinery.devices import check_device, slow_precision
-from blip_tracing.given.plan import CLEAN_FILES, IMAGES, Plan
+from blip_tracing.given.plan import CLAIMS, CLEAN_FILES, IMAGES, Plan
 from blip_tracing.given.pictures import is_url, picture_path
 from blip_tracing.given.planning import (
     Known,
@@ -28,7 +28,9 @@ from blip_tracing.given.planning import (
 from blip_tracing.machinery.lock import begin_run, stop_when_over
 from blip_tracing.machinery.staleness import code_digest
 from blip_tracing.machinery.terminal import shorten
+from blip_tracing.meaning.replication.published_averages import are_averages
 from blip_tracing.vocabulary.experiment import described
+from blip_tracing.vocabulary.multiverse import MULTIVERSE
 
 DEFAULT_CONFIG = "config/config.yaml"
 
@@ -77,7 +79,7 @@ onstart:
         check_clock(config, SHEET)
 
 
-PLAN = Plan(config, SHEET.to_dict("records"), Known)
+PLAN = Plan(config, SHEET.to_dict("records"), Known, are_averages(config["published"]))
 MODEL = config["model"]["name"]
 # What a job that runs the model asks a scheduler for.
 GPUS = 0 if config["device"] == "cpu" else 1

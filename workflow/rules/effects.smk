@@ -20,6 +20,7 @@ rule measure_effects:
                 for path in PLAN.cell_files(name, wildcards.shard, "cells", "json")
             ),
         ],
+        claims=lambda wildcards: PLAN.claims_before(wildcards.shard),
     output:
         effects="results/effects/{shard}.parquet",
         role_means="results/role_means/{shard}.parquet",

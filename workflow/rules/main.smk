@@ -26,8 +26,23 @@ include: "tables.smk"
 include: "analyses.smk"
 
 
-# Only a replication has published figures to be compared with.
-if config["published"]:
+if MULTIVERSE in PLAN.analyses:
+
+    include: "multiverse.smk"
+
+
+# Only a sheet in halves has claims, and a half that meets them.
+if PLAN.halves:
+
+    include: "confirm.smk"
+
+
+# Only a replication has published figures to be compared with, or averages.
+if PLAN.averages:
+
+    include: "averages.smk"
+
+elif config["published"]:
 
     include: "published.smk"
 

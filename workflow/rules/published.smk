@@ -12,6 +12,7 @@ with ending_in_one_line():
 
 LIKE_PUBLISHED = like_published(PLAN.experiments)
 COMPARED = ["runs", "tokens", "baseline", *sum(LIKE_PUBLISHED.values(), [])]
+REPLICATION = {"source": config["published"], "like": LIKE_PUBLISHED}
 
 
 rule compare_published:

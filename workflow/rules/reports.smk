@@ -28,10 +28,7 @@ ROLE_NAMES = dict(role_names(config["effects"]["roles"], PLAN.boxes))
 ROLES = list(dict.fromkeys(role for names in ROLE_NAMES.values() for role in names))
 PARAMETERS = {
     "baseline": {"examples": SHOWN, "pictures": SHOWN_PICTURES},
-    "replication": {
-        "source": config["published"],
-        "like": LIKE_PUBLISHED if config["published"] else {},
-    },
+    "replication": REPLICATION if config["published"] else {},
     **{
         name: {
             "examples": SHOWN,
@@ -52,8 +49,9 @@ PARAMETERS = {
             "settings": config["analyses"][name],
             "roles": ROLES,
             "experiments": {name: described(asked) for name, asked in PLAN.experiments.items()},
+            **({"examples": SHOWN} if analysis.reads else {}),
         }
-        for name in PLAN.analyses
+        for name, analysis in PLAN.analyses.items()
     },
 }
 

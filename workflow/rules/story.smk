@@ -9,6 +9,7 @@ STORY_PARAMS = {
     "pictures": SHOWN_PICTURES,
     "source_pictures": SHOWN_SOURCES,
     "boxes": PLAN.boxes,
+    "units": PLAN.units,
 }
 
 
@@ -19,6 +20,7 @@ rule tell_story:
         pictures=SHOWN_PICTURE_FILES,
         picture_facts=SHOWN_PICTURE_FACTS,
         template=own("report/story.html.j2"),
+        method=[ancient(path) for path in [config["method"]] if path],
         included=[own(f"report/{name}") for name in ("maps.html.j2", "story.css.j2", "story.js")],
     output:
         page=report(
@@ -37,7 +39,7 @@ rule tell_story:
         runtime=growing(30),
     params:
         **STORY_PARAMS,
-        contents=contents_of(own("report/story.html.j2")),
+        contents=contents_of(*filter(None, [own("report/story.html.j2"), config["method"]])),
         # Linked to, not waited for.
         reports=collect(
             "reports/{page}.{suffix}", page=[*PLAN.pages, "runtime"], suffix=["html", "ipynb"]

@@ -6,7 +6,7 @@ from blip_tracing.given.origin import origin_of
 
 # Given files of which the archive holds what they were when it was written.
 SUPPLEMENT_TEXTS = {
-    "methods": own("report/methods.md.j2"),
+    "methods_text": own("report/methods.md.j2"),
     "pages": own("report/story.typ"),
     "tables": own("report/tables.tex.j2"),
     "references": own("report/references.bib"),
@@ -22,6 +22,7 @@ rule write_supplement:
         picture_facts=SHOWN_PICTURE_FACTS,
         project=lambda wildcards: list(project_files().values()),
         given=lambda wildcards: [ancient(path) for path in given_files()[0].values()],
+        method=[ancient(path) for path in [config["method"]] if path],
     output:
         archive="reports/supplement.zip",
     log:

@@ -5,6 +5,7 @@ rule collect_table:
     input:
         parts=lambda wildcards: PLAN.table_parts(wildcards.table),
         facts=lambda wildcards: PLAN.table_facts(wildcards.table),
+        claims=[CLAIMS] if PLAN.halves else [],
     output:
         table=report(
             "results/tables/{table}.csv",

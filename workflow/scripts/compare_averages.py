@@ -1,92 +1,71 @@
-r"""Hold a finished run against averages that were published of many examples.
+"""Hold a run against published averages of many examples, with what any faithful run must show."""
 
-    python workflow/scripts/compare_averages.py resources/published/palit_200_samples.csv \
-        results/tables --run noisy --level 5 --cells encoder decoder --whole together
-
-prints, and writes beside the tables, each published average beside the run's with what its standard
-error allows, a verdict on each map, and expectations that any faithful run meets. Without --level
-it says at which level the run's floor is the published one.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from blip_tracing.errors import InputError
+from blip_tracing.given.provenance import merge_facts, write_facts
+from blip_tracing.machinery.files import check_files, digests
+from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import read_table, write_table
 from blip_tracing.meaning.replication.averages import (
-    FLOOR,
-    Averaged,
     averaged,
     compare_averages,
-    level_at,
-    read_averages,
+    floor_words,
     structure_of,
 )
+from blip_tracing.meaning.replication.published_averages import (
+    ENCODER_OUTPUT,
+    Held,
+    read_averages,
+)
+
+logger = logging.getLogger(__name__)
 
 
-def find_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of a run, as CSV or Parquet."""
-    for suffix in ("csv", "parquet"):
-        if (path := folder / f"{name}.{suffix}").is_file():
-            return read_table(path)
-    raise InputError(f"{folder}: has no table {name}; give the folder and experiments of a run")
+def hold(
+    published: pd.DataFrame, tables: Mapping[str, pd.DataFrame], held: Held, layers: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Each published average beside the run's, a verdict on each map, and the expectations.
+
+    tables: the run's `runs` and those of the experiments; layers: of a text tower.
+    """
+
+    def measured(*of: tuple[str, str]) -> Any:
+        cells = [table[table["site"] == site] for site, table in ((s, tables[n]) for s, n in of)]
+        return averaged(
+            pd.concat(cells), tables["runs"], held.run, held.level, held.drawn, held.fresh
+        )
+
+    run = measured(*held.cells.items())
+    whole = measured((ENCODER_OUTPUT, held.whole)).cells if held.whole else None
+    numbers, verdicts = compare_averages(published, run, held.same_examples, seed)
+    told = floor_words(published, tables["runs"], held.run, verdicts)
+    return numbers, told, structure_of(run, layers, whole, published)
 
 
-def hold(arguments: argparse.Namespace) -> str:
-    """Compare, write the tables and say what came out."""
-    published, folder = read_averages(arguments.published), arguments.tables
-    runs = find_table(folder, "runs")
-    if arguments.level is None:
-        (floor,) = published.loc[published["quantity"] == FLOOR, "value"].head(1)
-        level = level_at(runs, arguments.run, floor)
-        return f"The floor of {floor:g} is met at level {level:.4f}: measure there, give --level."
-
-    def measured(*names: str) -> Averaged:
-        cells = pd.concat([find_table(folder, name) for name in names])
-        return averaged(cells, runs, arguments.run, arguments.level, not arguments.constant)
-
-    run = measured(*arguments.cells)
-    whole = measured(arguments.whole).cells if arguments.whole else None
-    numbers, verdicts = compare_averages(published, run, not arguments.other_examples, 0)
-    structure = structure_of(run, arguments.layers, whole)
-    for name, table in (("averages", numbers), ("maps", verdicts), ("structure", structure)):
-        write_table(table, folder / f"{arguments.published.stem}.{name}.csv")
-    return "\n\n".join(table.to_string(index=False) for table in (verdicts, structure))
-
-
-def parse(command: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("published", type=Path, help="a table of published averages")
-    parser.add_argument("tables", type=Path, help="the folder of a run's tables")
-    parser.add_argument("--run", default="noisy", help="the corrupted run (default: noisy)")
-    parser.add_argument("--level", type=float, help="the level that is compared")
-    parser.add_argument("--cells", nargs="+", default=[], help="experiments with its cells")
-    parser.add_argument("--whole", default="", help="one that puts in all positions at once")
-    parser.add_argument("--layers", type=int, default=12, help="of a text tower (default: 12)")
-    parser.add_argument(
-        "--other-examples", action="store_true", help="the run's examples are not those published"
-    )
-    parser.add_argument("--constant", action="store_true", help="the corruption draws nothing")
-    return parser.parse_args(command)
+def main(snakemake: Any) -> None:
+    """Write the comparison, its verdicts, the expectations and their facts."""
+    files, output, params = snakemake.input, snakemake.output, snakemake.params
+    with log_to(snakemake.log[0]):
+        paths = {name: files[name] for name in params.tables}
+        check_files(files.facts, paths.values())
+        published = read_averages(files.published)
+        tables = {name: read_table(path) for name, path in paths.items()}
+        numbers, verdicts, expectations = hold(
+            published, tables, Held(**params.held), params.layers, params.seed
+        )
+        for verdict in verdicts.to_dict("records"):
+            logger.info("%(title)s: %(verdict)s. %(where)s", verdict)
+        written = [output.published, output.verdicts, output.expectations]
+        for path, table in zip(written, (numbers, verdicts, expectations), strict=True):
+            write_table(table, path)
+        facts = merge_facts(files.facts, written)
+        given = {"published": digests([files.published]), "held": params.held}
+        write_facts({**facts, **given, "seed": params.seed}, output.facts)
 
 
-def main() -> int:
-    """Run the command; wrong input ends it with one line and exit code 1."""
-    try:
-        print(hold(parse()))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if "snakemake" in globals():
+    main(globals()["snakemake"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -28,11 +27,11 @@ from blip_tracing.engine.scores import Scores
 from blip_tracing.given.tokens import load_tokenizer, token_name
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import cells_table, sort_rows, write_table
-from blip_tracing.meaning.roles import roles_of
+from blip_tracing.meaning.roles import roles_by
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import BY_ROLE, QUESTIONS, Experiment, experiment_from
 from blip_tracing.vocabulary.metrics import columns_of
-from blip_tracing.vocabulary.roles import DECODER_ROLES
+from blip_tracing.vocabulary.roles import DECODER_ROLES, ask_answers
 from blip_tracing.vocabulary.sites import (
     DECODER,
     ENCODER,
@@ -264,7 +263,8 @@ def null_of(
         described["donors"],
         described["seed"],
         experiment.receiver.question,
-        partial(roles_of, rules=described["roles"]),
+        roles_by(described["roles"]),
+        ask_answers(described["roles"]),
     )
 
 
@@ -273,7 +273,8 @@ def corrupted_of(experiment: Experiment) -> Corrupted | None:
     run = experiment.corrupted
     if run is None or run.corruption is None:
         return None
-    return Corrupted(run, partial(roles_of, rules=run.corruption.role_rules))
+    rules = run.corruption.role_rules
+    return Corrupted(run, roles_by(rules), ask_answers(rules))
 
 
 def role_orders(described: Mapping[str, Any]) -> dict[str, Sequence[str]]:

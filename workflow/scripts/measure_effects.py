@@ -7,16 +7,17 @@ from typing import Any
 
 import pandas as pd
 
+from blip_tracing.given.claims import read_claims
 from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import read_table, table_writer, write_table
 from blip_tracing.meaning.effects import (
-    EFFECTS,
     average_cells,
     average_draws,
     average_roles,
     classify,
+    effect_columns,
     inclusion,
     list_excluded,
     measure_cells,
@@ -84,15 +85,16 @@ def measure_experiment(
     primary = shard.primary[experiment.name]
     rule = inclusion(experiment, shard.runs, shard.baseline, primary, rules.total_effect)
     examples = shard.examples.join(rule["included"], on="example")
-    measured = measure_cells(experiment, cells, controls, shard.runs)
+    asked = rules.metric, rules.further
+    measured = measure_cells(experiment, cells, controls, shard.runs, *asked)
     positions = cell_positions(experiment, cells, shard.known)
     classified = classify(measured, positions, examples, experiment, rules.total_effect)
-    effects = average_draws(classified, rules.least_effect, rules.resamples, rules.seed)
+    effects = average_draws(classified, rules.least_effect, rules.resamples, rules.seed, *asked)
     facts = run_facts(experiment, shard.runs)
     return Measured(
-        effects[EFFECTS],
-        average_roles(effects),
-        average_cells(effects, facts, controls, experiment),
+        effects[effect_columns(rules.further)],
+        average_roles(effects, rules.further),
+        average_cells(effects, facts, controls, experiment, rules.further),
         list_excluded(effects, rule, experiment.corrupted is not None),
     )
 
@@ -107,12 +109,15 @@ def main(snakemake: Any) -> None:
     exchanged = sheet.loc[sheet["exchanged"], "example"]
     experiments = [experiment_from(described) for described in params.experiments.values()]
     with log_to(snakemake.log[0]):
-        check_files(files.facts, sorted(set(files) - set(files.facts)))
+        check_files(files.facts, sorted(set(files) - {*files.facts, *files.claims}))
+        for path in files.claims:
+            read_claims(path)
+        runs = pd.concat([read_table(path) for path in files.runs], ignore_index=True)
         shard = Shard(
-            pd.concat([read_table(path) for path in files.runs], ignore_index=True),
+            runs,
             read_table(files.baseline),
             Known(
-                assign_roles(read_table(files.tokens), params.roles),
+                assign_roles(read_table(files.tokens), params.roles, runs),
                 role_names(params.roles, params.boxes),
                 dict(zip(sheet["example"], sheet["boxes"], strict=True)),
                 frozenset(exchanged),

@@ -165,6 +165,8 @@ def main(snakemake: Any) -> None:
     with log_to(snakemake.log[0]):
         check_files(files.facts, files.tables)
         check_answered(files.get("picture_facts", []), files.get("pictures", []))
+        # It is an output, and of tables in which nothing was found there may be no figure.
+        Path(snakemake.output.figures).mkdir(parents=True, exist_ok=True)
         render(
             files.notebook,
             snakemake.params.parameters,

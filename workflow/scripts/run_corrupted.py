@@ -1,7 +1,6 @@
 """Score a shard's corrupted runs with nothing put in, at every level and draw: the floor."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,9 +11,10 @@ from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Corrupted, Row
 from blip_tracing.engine.draws import clean_spread
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import cells_table, read_table, write_table
-from blip_tracing.meaning.roles import roles_of
+from blip_tracing.meaning.roles import roles_by
 from blip_tracing.models.loaded import Loaded, open_model
 from blip_tracing.vocabulary.experiment import Run, run_from
+from blip_tracing.vocabulary.roles import ask_answers
 
 SAME = ["question", "text", "answer", "answer_id"]
 
@@ -30,8 +30,9 @@ def corrupt_shard(
 ) -> None:
     """Write the run's part of the table `runs`, and its facts."""
     assert run.corruption is not None
-    roles = partial(roles_of, rules=run.corruption.role_rules)
-    clean = CleanRuns(loaded.traced, files, rows, corrupted=Corrupted(run, roles))
+    rules = run.corruption.role_rules
+    told = Corrupted(run, roles_by(rules), ask_answers(rules))
+    clean = CleanRuns(loaded.traced, files, rows, corrupted=told)
     own, *_ = files.runs
     asked = read_table(own).set_index(["run", "example"]).loc[run.question, SAME]
 

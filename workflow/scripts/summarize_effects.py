@@ -27,6 +27,7 @@ from blip_tracing.meaning.statistics import mean_intervals
 from blip_tracing.meaning.summary import (
     Family,
     Rules,
+    can_be_damage,
     finish_experiment,
     maps_of,
     never_told,
@@ -59,6 +60,9 @@ def summarize(
     """
     all_asked = {name: experiment_from(described) for name, described in experiments.items()}
     left_out = never_told(list(all_asked.values()))
+    without = ["token_role"] if "head" in left_out else []
+    if not any(can_be_damage(asked, rules.further) for asked in all_asked.values()):
+        without.append("damaged")
     for name, families in groupby(families_of(role_means), lambda family: family.experiment):
         experiment = all_asked[name]
         summarized = [
@@ -67,8 +71,10 @@ def summarize(
             for means in read_maps(role_means, cell_means, family, all_asked)
         ]
         summary, *others = finish_experiment(summarized, rules)
-        without = ["token_role"] if "head" in left_out else []
-        yield summary.drop(columns=left_out), *(table.drop(columns=without) for table in others)
+        yield (
+            summary.drop(columns=left_out),
+            *(table.drop(columns=without, errors="ignore") for table in others),
+        )
 
 
 def read_maps(

@@ -30,7 +30,7 @@ MANUAL = ROOT / "config/README.md"
 MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # The tutorial's question, and an answer of one token.
 NINE_TOKENS = Lengths(9)
-TYPES = {str: "text", int: "whole number", float: "number"}
+TYPES = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
 
 
 def schema() -> str:
@@ -101,6 +101,8 @@ def type_of(annotation: Any) -> str:
     if get_origin(annotation) is list:
         inner = type_of(get_args(annotation)[0])
         return f"list of {inner}" if "`" in inner else f"list of {inner}s"
+    if get_origin(annotation) is dict:
+        return f"{type_of(get_args(annotation)[1])} by name"
     if get_origin(annotation) in (Union, UnionType):  # of a type with None, for what is left out
         return type_of(get_args(annotation)[0])
     return TYPES.get(annotation, "rule")
@@ -118,6 +120,8 @@ def default_of(field: Any) -> str:
         return "see below"
     if isinstance(field.default, list):
         return f"`[{', '.join(map(str, field.default))}]`"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f"`{field.default}`"
 
 

@@ -105,8 +105,8 @@ def tables_in_latex(run: Run, template: str) -> dict[str, str]:
         "baseline.tex": latex.baseline_table(tables["baseline"], shown),
     }
     if "summary" in tables:
-        texts["effects.tex"] = latex.effects_table(tables["summary"])
-        texts["role_effects.tex"] = latex.role_effects_table(tables["summary"])
+        texts["effects.tex"] = latex.effects_table(tables["summary"], run.tested)
+        texts["role_effects.tex"] = latex.role_effects_table(tables["summary"], run.tested)
     if "verdicts" in tables:
         texts["replication.tex"] = latex.replication_table(tables["verdicts"])
     return {**texts, "tables.tex": latex.document(texts, template)}
@@ -273,7 +273,7 @@ def main(snakemake: Any) -> None:
         write_supplement(
             read_run(tables, files.facts, params),
             files_of_the_run(tables, files.facts, again),
-            Templates(files.pages, files.tables, files.methods, files.references),
+            Templates(files.pages, files.tables, files.methods_text, files.references),
             params.facts,
             snakemake.output.archive,
             again,

@@ -60,11 +60,19 @@ from blip_tracing.drawing.palette import BLUE, GAINS, GREY, HAIRLINE, INK, ORANG
 from blip_tracing.given.pictures import small_picture
 from blip_tracing.machinery.files import written_whole
 from blip_tracing.telling.fonts import FONT, font_file
-from blip_tracing.telling.phrases import corrupted_words, put_words, restored_words
+from blip_tracing.telling.phrases import (
+    amount_words,
+    corrupted_words,
+    level_sign,
+    put_words,
+    restored_words,
+)
 from blip_tracing.telling.places import is_drawn_by_head, mean_words, row_labels, rows_words
 from blip_tracing.telling.words import (
     CLEAN_RUN,
     Pair,
+    level_axis,
+    level_noun,
     pair_of,
     printable,
     rows_of,
@@ -230,13 +238,16 @@ def level_maps(
     means = _mean_cells(seen, experiment)
     draws = _draws(rows)
     return maps(
-        means.assign(panel=_means_in_strips(means, "noise_level", "σ = {:g}")),
+        means.assign(
+            panel=_means_in_strips(means, "noise_level", f"{level_sign(experiment)} = {{:g}}")
+        ),
         labels,
         side=rows_words(experiment, site),
         title=_restored(pair, experiment, site),
         subtitle=[
             f"“{pair.text(experiment.receiver.question)}”",
-            f"{f'{over} and {draws}' if over else f'mean over {draws}'}, by noise level σ",
+            f"{f'{over} and {draws}' if over else f'mean over {draws}'}, "
+            f"by {level_axis(level_sign(experiment))}",
         ],
         legend=f"p({pair.answer(experiment.followed)})",
         width=width,
@@ -265,7 +276,7 @@ def draw_maps(
         title=_restored(pair, experiment, site),
         subtitle=[
             f"“{pair.text(experiment.receiver.question)}”",
-            f"σ = {noise_level:g}, {', '.join(filter(None, [draws, over]))}",
+            f"{amount_words(experiment, noise_level)}, {', '.join(filter(None, [draws, over]))}",
         ],
         legend=f"p({pair.answer(experiment.followed)})",
     )
@@ -321,12 +332,12 @@ def level_means(
         + scale_color_manual(values=[INK, BLUE, ORANGE], limits=list(parts))
         + scale_linetype_manual(values=["dotted", "solid", "dashed"], limits=list(parts))
         + scale_shape_manual(values=["None", "o", "s"], limits=list(parts))
-        + labs(x="noise level σ", y=f"p({answer})")
+        + labs(x=level_axis(level_sign(experiment)), y=f"p({answer})")
         + look()
         + titled_frame(
             width,
             2.3,
-            title=f"{pair.example}: mean p({answer}) by noise level",
+            title=f"{pair.example}: mean p({answer}) by {level_noun(level_sign(experiment))}",
             subtitle=[
                 f"“{pair.text(experiment.receiver.question)}”",
                 f"{draws}; bars: lowest and highest draw" if rows["draw"].nunique() > 1 else draws,

@@ -45,7 +45,13 @@ from blip_tracing.drawing.figures import (
 from blip_tracing.drawing.palette import INK, LINES, ORANGE, changes
 from blip_tracing.drawing.panels import group_figure
 from blip_tracing.telling.told import MARK, DepthCurve, Map, MapGroup, Story
-from blip_tracing.telling.words import CLEAN_RUN, NULL_LINE, is_corrupted_alone, level_words
+from blip_tracing.telling.words import (
+    CLEAN_RUN,
+    NULL_LINE,
+    is_corrupted_alone,
+    level_axis,
+    level_words,
+)
 from blip_tracing.vocabulary.experiment import BASE, SOURCE
 
 # Inches: 89 mm and 183 mm.
@@ -91,7 +97,7 @@ def journal_figures(story: Story) -> Iterator[JournalFigure]:
             f"roles_{file_name(group.title)}", " ".join(words), partial(change_maps, group)
         )
     if not story.means.empty:
-        draw = partial(mean_levels, story.means, story.floors)
+        draw = partial(mean_levels, story.means, story.floors, sign=story.sign)
         yield JournalFigure("noise_levels", story.means_caption, draw)
     for example in story.examples:
         pair = example.pair
@@ -148,7 +154,7 @@ def _titled(group: MapGroup, one: Map) -> Iterator[tuple[str, Map]]:
     """A map and those beside it, each by a title of its own among all levels."""
     yield one.title or group.title, one
     for other in one.beside:
-        yield ", ".join(filter(None, [level_words(one.level), other.title])), other
+        yield ", ".join(filter(None, [level_words(one.level, group.sign), other.title])), other
 
 
 def colour_levels(limit: float) -> list[float]:
@@ -200,10 +206,10 @@ def depth_curve(curve: DepthCurve, width: float) -> ggplot:
     return plot + geom_line(size=0.7, position=beside) if len(layers) > 1 else plot
 
 
-def mean_levels(means: pd.DataFrame, floors: pd.DataFrame, width: float) -> ggplot:
+def mean_levels(means: pd.DataFrame, floors: pd.DataFrame, width: float, sign: str = "σ") -> ggplot:
     """Mean p(base answer) by noise level with 95 % intervals, of the story's `means`.
 
-    floors: the story's: thin lines of single examples; width: inches.
+    floors: the story's: thin lines of single examples; width: inches; sign: what a level is called.
     """
     runs = list(means["run"].unique())
     # After the clean run, before the corrupted ones alone.
@@ -240,7 +246,7 @@ def mean_levels(means: pd.DataFrame, floors: pd.DataFrame, width: float) -> ggpl
             values=["None", *cycled(SITE_SHAPES, sites), *cycled(ALONE_SHAPES, alone)], limits=runs
         )
         + guides(color=guide_legend(ncol=columns))
-        + labs(x="noise level σ", y="p(base answer)")
+        + labs(x=level_axis(sign), y="p(base answer)")
         + look()
         + bare_frame(width, MEANS_HEIGHT + more * NAME_HEIGHT)
         + ruled_above_legend(width)

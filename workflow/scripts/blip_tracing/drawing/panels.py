@@ -41,9 +41,10 @@ from blip_tracing.drawing.figures import (
 from blip_tracing.drawing.palette import HAIRLINE, INK, PALE_INK, fill, ink_on
 from blip_tracing.given.pictures import small_picture
 from blip_tracing.telling.maps import regions_of, round_limit
+from blip_tracing.telling.phrases import amount_words
 from blip_tracing.telling.places import row_labels
 from blip_tracing.telling.told import MARK, MapGroup, at_level
-from blip_tracing.telling.words import brief, level_words, pair_of, rows_of
+from blip_tracing.telling.words import brief, pair_of, rows_of
 from blip_tracing.vocabulary.experiment import QUESTIONS, Experiment
 from blip_tracing.vocabulary.views import side_by_side
 
@@ -187,7 +188,7 @@ def _heading(
     runs: pd.DataFrame, experiment: Experiment, example: str, where: str, noise_level: float
 ) -> Heading:
     pair = pair_of(runs, example)
-    level = level_words(noise_level) if experiment.corrupted else ""
+    level = amount_words(experiment, noise_level) if experiment.corrupted else ""
     draws = f"mean over {experiment.draws} draws" if experiment.draws > 1 else ""
     asked = [f"{question}: {pair.asked(question)}" for question in QUESTIONS]
     return Heading(

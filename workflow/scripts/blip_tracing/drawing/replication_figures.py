@@ -119,7 +119,7 @@ def patching_difference(compared: pd.DataFrame, run: Tables, example: str) -> gg
             *_missing(cells),
         ],
         legend=f"difference in p({_token(rows)})",
-        levels=_scale(cells["p"]),
+        levels=difference_levels(cells["p"]),
         colors=changes(),
     )
     return plot + _crosses(wrong)
@@ -329,8 +329,8 @@ def _patching_rows(compared: pd.DataFrame, example: str) -> pd.DataFrame:
     )
 
 
-def _scale(differences: pd.Series) -> list[float]:
-    """Steps from the largest difference below to as much above, with zero in the middle."""
+def difference_levels(differences: pd.Series) -> list[float]:
+    """Of a legend: from the largest difference below to as much above, zero in the middle."""
     largest = max(LEAST_SCALE, float(differences.abs().max(skipna=True) or 0))
     digits = -int(np.floor(np.log10(largest)))
     top = np.ceil(largest * 10**digits) / 10**digits

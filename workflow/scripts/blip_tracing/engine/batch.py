@@ -23,8 +23,8 @@ class Batch:
     roles: tower → the number of each position's role (G, P), −1 for none, where an experiment puts
     in the positions of a role together. For a corrupted run: source_images: the states of the
     pictures that the source runs see (G, S, D), None where they are the same; token_ids: (G, T) of
-    each question; changed: which tokens of its question it changes (G, T), None for all; unit:
-    what its levels count in.
+    each question; changed: which tokens of its question it changes (G, T), or which states of its
+    picture (G, S), None for all; unit: what its levels count in.
     """
 
     examples: list[str]

@@ -75,12 +75,21 @@ def variants_of(asked: Run | Experiment) -> list[Variant]:
     return variants or list(CLEAN)
 
 
-def run_variants(model: TracedModel, batch: Batch, run: Run, variants: Sequence[Variant]) -> Chosen:
-    """A run at each of the variants; one that nothing corrupts is the same at all."""
+def run_variants(
+    model: TracedModel,
+    batch: Batch,
+    run: Run,
+    variants: Sequence[Variant],
+    cells: Sequence[str] | None = None,
+) -> Chosen:
+    """A run at each of the variants; one that nothing corrupts is the same at all.
+
+    cells: of each example, the cell whose own run it is; None for that of its floor and controls.
+    """
     clean = batch.runs[run.question]
     if run.corruption is None:
         return Chosen(clean, [0] * len(variants))
-    corrupted = run_corrupted(model, batch, run, variants)
+    corrupted = run_corrupted(model, batch, run, variants, cells)
     return Chosen(corrupted, list(range(len(variants))))
 
 
@@ -119,7 +128,8 @@ def measure(
 
     places: those of `places_of` for the experiment's window, with the name of each, for errors;
     null_draws: the draws, from the first, at which an unrelated example's states are put in too,
-    None for all. A run is made once a level and draw, whatever the number of places.
+    None for all. A run is made once a level and draw, whatever the number of places; where noise is
+    fresh, once more for each cell, whose null is put into the same run. Controls are of the first.
     """
     variants = variants_of(experiment)
     work = partial(_measure_variants, model, batch, experiment, places, null_draws, metrics)
@@ -188,30 +198,83 @@ def _measure_variants(
     metrics: Sequence[str],
     variants: list[Variant],
 ) -> dict[Place, Measured]:
-    receiver = run_variants(model, batch, experiment.receiver, variants)
-    donor = run_variants(model, batch, experiment.donor, variants)
-    first = [row for row, (_, draw) in enumerate(variants) if draw == 0]
-    exchange = _Exchange(model, receiver, donor, first, donor.outcome(), batch.judge(metrics))
+    exchange_of = partial(_exchange_of, model, batch, experiment, metrics, variants)
+    exchange = exchange_of(None)
     nulls = _nulls(batch, experiment, variants, null_draws)
+    size = variants_a_batch(model, len(batch.examples), batch.tokens)
     summed: set[str] = set()
     measured = {}
     for place, name in places.items():
         window = window_at(place, experiment.window, model.layers[place.tower])
-        donors = [donor.at(model, at) for at in window]
+        donors = [exchange.donor.at(model, at) for at in window]
         units = units_of(model, batch, experiment, place, donors[0].shape[2])
-        put = partial(exchange.put, window, units, name)
-        cells = put(donors, list(range(len(variants))))
-        null = None
-        if batch.unrelated and nulls:
-            unrelated = [batch.unrelated.at(model, at, batch.answers) for at in window]
-            size = variants_a_batch(model, len(batch.examples), batch.tokens)
-            null = _put_unrelated(put, unrelated, nulls, size)
+        unrelated = [
+            batch.unrelated.at(model, at, batch.answers)
+            for at in window
+            if batch.unrelated and nulls
+        ]
+        put = partial(_put_units, window, name, unrelated, nulls, size)
+        if experiment.fresh:
+            cells, null = _put_apart(put, exchange_of, window, units)
+        else:
+            cells, null = put(exchange, donors, units)
+        first = exchange.first
         controls = _controls(exchange, window, donors, name) if first else {}
         if first and _begins_contributions(place) and place.tower not in summed:
             summed.add(place.tower)
             controls |= _sum_up(exchange, place.tower, name)
         measured[place] = Measured(cells, null, controls)
     return measured
+
+
+def _put_units(
+    window: Sequence[Place],
+    name: str,
+    unrelated: Sequence[torch.Tensor],
+    nulls: Sequence[tuple[int, int]],
+    size: int,
+    exchange: _Exchange,
+    donors: Sequence[torch.Tensor],
+    units: Units,
+) -> tuple[Scores, Scores | None]:
+    """Cells (G, M, U) and their null (G, M', U); unrelated: the states of the null's donors."""
+    put = partial(exchange.put, window, units, name)
+    cells = put(donors, list(range(donors[0].shape[1])))
+    return cells, _put_unrelated(put, unrelated, nulls, size) if unrelated else None
+
+
+def _put_apart(
+    put: Callable[..., tuple[Scores, Scores | None]],
+    exchange_of: Callable[[Sequence[str]], _Exchange],
+    window: Sequence[Place],
+    units: Units,
+) -> tuple[Scores, Scores | None]:
+    """The same, each unit into runs of its own, which are drawn for it."""
+    cells, nulls = [], []
+    for unit in (units.only(number) for number in range(len(units))):
+        exchange = exchange_of(unit.names(window))
+        donors = [exchange.donor.at(exchange.model, at) for at in window]
+        cell, null = put(exchange, donors, unit)
+        cells.append(cell)
+        nulls += [null] if null else []
+    return Scores.join(cells, dim=2), Scores.join(nulls, dim=2) if nulls else None
+
+
+def _exchange_of(
+    model: TracedModel,
+    batch: Batch,
+    experiment: Experiment,
+    metrics: Sequence[str],
+    variants: Sequence[Variant],
+    cells: Sequence[str] | None,
+) -> _Exchange:
+    """Both ends at these variants; cells: as `run_variants` has them."""
+    receiver, donor = (
+        run_variants(model, batch, run, variants, cells)
+        for run in (experiment.receiver, experiment.donor)
+    )
+    first = [row for row, (_, draw) in enumerate(variants) if draw == 0]
+    return _Exchange(model, receiver, donor, first, donor.outcome(), batch.judge(metrics))
 
 
 def _nulls(

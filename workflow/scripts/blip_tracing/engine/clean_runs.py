@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from math import isqrt
 from typing import Any
 
 import pandas as pd
@@ -34,9 +35,11 @@ from blip_tracing.machinery.tensors import has_tensor, read_image
 from blip_tracing.models.family import Pictures, RunStates, TracedModel
 from blip_tracing.vocabulary.corruptions import DEVIATIONS
 from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Run
+from blip_tracing.vocabulary.regions import region_roles
+from blip_tracing.vocabulary.roles import Answered, answered_at
 
 Row = Mapping[str, str]
-Roles = Callable[[Sequence[str], Sequence[str]], list[str]]
+Roles = Callable[[Sequence[str], Sequence[str], Answered], list[str]]
 
 # Of a null: where it is, and what the table `controls` says of its donor.
 DONOR_KEYS = ["example", "donor_number", "position"]
@@ -68,7 +71,8 @@ class Null:
     any, or ""; pictures: donor → picture, where its run is not kept at the experiment's sites and
     has to be made again; donors: how many an example takes; seed: of the order that they are drawn
     in; receiver: the question whose positions they are put into; roles: the roles of a question's
-    tokens, from them and those of the other question of its row.
+    tokens, from them, those of the other question of its row, and where both name their answers;
+    by_answer: whether the latter is asked.
     """
 
     pools: Mapping[str, Mapping[str, Any]]
@@ -77,18 +81,20 @@ class Null:
     seed: int
     receiver: str
     roles: Roles
+    by_answer: bool = False
 
 
 @dataclass(frozen=True)
 class Corrupted:
     """The corrupted run that is measured beside the clean ones.
 
-    roles: those of a question's tokens, from them and those of the other question of its row, told
-    by the rules of the corruption.
+    roles: those of a question's tokens, from them, those of the other question of its row and where
+    both name their answers (by_answer: if that is asked), told by the rules of the corruption.
     """
 
     run: Run
     roles: Roles
+    by_answer: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,24 +243,35 @@ class CleanRuns:
         return torch.tensor([self.token_ids[example, question] for example in examples])
 
     def _changed(self, examples: Sequence[str]) -> torch.Tensor | None:
-        """Which tokens the corrupted run changes, (G, T); None where it changes all.
+        """Which tokens (G, T), or of a picture which states (G, S), the corrupted run changes.
 
-        Raises InputError where an example has no token of its role.
+        None where it changes all. Raises InputError where an example has none of its role.
         """
         corruption = self.corrupted and self.corrupted.run.corruption
         if not self.corrupted or not corruption or not corruption.role:
             return None
         run, changed = self.corrupted.run, []
         for example in examples:
-            roles = self._roles(example, run.question, self.corrupted)
+            if corruption.on_patches:
+                what, roles = "patch of the picture", self._patch_roles[example]
+                mend = "widen its box"
+            else:
+                what = f"token of the {run.question} question"
+                roles = self._roles(example, run.question, self.corrupted)
+                mend = "mend effects.roles"
             if corruption.role not in roles:
                 raise InputError(
-                    f"runs.{run.name}.corrupt.role: no token of the {run.question} question of "
-                    f"example {example!r} has the role {corruption.role!r}; mend effects.roles, or "
-                    "leave the example out"
+                    f"runs.{run.name}.corrupt.role: no {what} of example {example!r} has the role "
+                    f"{corruption.role!r}; {mend}, or leave the example out"
                 )
             changed.append([role == corruption.role for role in roles])
         return torch.tensor(changed, device=self.model.device)
+
+    @cached_property
+    def _patch_roles(self) -> dict[str, list[str]]:
+        """Example → the role of each state of its picture, each patch being a region."""
+        side = isqrt(self._picture_states - 1)
+        return {row["example"]: region_roles(side, 0, row.get("boxes", "")) for row in self.rows}
 
     @cached_property
     def _unit(self) -> float:
@@ -345,7 +362,18 @@ class CleanRuns:
 
     def _roles(self, example: str, question: str, told: Null | Corrupted) -> list[str]:
         other = SOURCE if question == BASE else BASE
-        return told.roles(self.tokens[example, question], self.tokens[example, other])
+        answered = self._answered_at(example) if told.by_answer else {}
+        return told.roles(self.tokens[example, question], self.tokens[example, other], answered)
+
+    def _answered_at(self, example: str) -> Answered:
+        """Where each of an example's questions names its answer."""
+        return {
+            question: answered_at(
+                self.token_ids[example, question],
+                int(self._tensor(answer_of(example, question))[0]),
+            )
+            for question in QUESTIONS
+        }
 
     def _unrelated(self, examples: Sequence[str]) -> UnrelatedRuns | None:
         """The runs of the examples' donors, each read once."""

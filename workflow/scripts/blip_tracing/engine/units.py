@@ -31,6 +31,26 @@ class Units:
     def __len__(self) -> int:
         return len(self.heads) * self.sets.shape[1]
 
+    def only(self, unit: int) -> Units:
+        """One of the units, alone."""
+        count = self.sets.shape[1]
+        return Units(self.sets[:, [unit % count]], [self.heads[unit // count]])
+
+    def names(self, places: Sequence[Place]) -> list[str]:
+        """Of each example, what the first unit puts in at these places, as noise is keyed by it.
+
+        The same wherever the same is put in, whatever else an experiment asks.
+        """
+        where = ", ".join(
+            f"{place.tower} {place.index} {place.inner.component if place.inner else 'stream'}"
+            for place in places
+        )
+        (head, *_), found = self.heads, []
+        for positions in self.sets[:, 0]:
+            numbers = " ".join(map(str, positions.nonzero().flatten().tolist()))
+            found.append(f"{where}; {'all' if head is None else head}; {numbers}")
+        return found
+
     def patch(
         self, places: Sequence[Place], donors: Sequence[torch.Tensor], chosen: Sequence[int]
     ) -> Patch:

@@ -16,8 +16,10 @@ from tokenizers import Tokenizer
 from blip_tracing.errors import InputError
 from blip_tracing.given.architecture import Architecture
 from blip_tracing.given.checkpoint import CONFIG, read_architecture
+from blip_tracing.given.halves import CONFIRMING, EXPLORING, HALVES, halves_of, pictures_in
 from blip_tracing.given.pictures import PICTURES, identify_picture, is_url, pictures_of
 from blip_tracing.given.sheet import records_of, where_in
+from blip_tracing.given.text import closest, shown
 from blip_tracing.given.tokens import (
     answer_token_ids,
     check_vocabulary,
@@ -26,12 +28,17 @@ from blip_tracing.given.tokens import (
     unknown_words,
 )
 from blip_tracing.machinery.contents import content_digest
+from blip_tracing.vocabulary.analyses import CONFIRM
 from blip_tracing.vocabulary.corruptions import PICTURE_PIXELS, PICTURE_STATES
-from blip_tracing.vocabulary.experiment import SOURCE, Experiment, experiments_of
+from blip_tracing.vocabulary.experiment import SOURCE, Experiment, experiments_of, runs_of
+from blip_tracing.vocabulary.regions import PICTURE, picture_roles
 from blip_tracing.vocabulary.sites import SITES, VISION, towers_of
 
 QUESTIONS = ("base_question", "source_question")
 ANSWERS = ("base_answer", "source_answer")
+# As `meaning.statistics` has them: no test of fewer pictures, and the level of all claims together.
+FEWEST_PICTURES, SIGNIFICANT = 6, 0.05
+OTHER_SPLIT = "add rows, or give another salt before anything is measured"
 
 
 def check_pictures(sheet: pd.DataFrame, sheet_path: str) -> None:
@@ -50,6 +57,38 @@ def check_pictures(sheet: pd.DataFrame, sheet_path: str) -> None:
                 _check_picture(*given, f"{where}, {column}", f"{where}, {checksums}")
 
 
+def check_halves(config: Mapping[str, Any], sheet: pd.DataFrame, sheet_path: str) -> list[str]:
+    """Check that both halves of a sheet that claims are to be confirmed on have pictures.
+
+    Returns a warning, in one line, where the halves can claim or confirm nothing. Raises InputError
+    where all pictures are in one.
+    """
+    asked = config["analyses"].get(CONFIRM)
+    if not asked:
+        return []
+    rows = [record for _, record in records_of(sheet)]
+    pictures = pictures_in(rows, halves_of(rows, asked["share"], asked["salt"]))
+    for half in HALVES:
+        if not pictures[half]:
+            raise InputError(
+                f"{sheet_path}: none of its {sum(pictures.values())} pictures fall into the {half} "
+                f"half that analyses.confirm asks for; {OTHER_SPLIT}"
+            )
+    if min(pictures.values()) < FEWEST_PICTURES:
+        return [
+            f"analyses.confirm: {pictures[EXPLORING]} pictures explore and "
+            f"{pictures[CONFIRMING]} confirm, where each half needs six; {OTHER_SPLIT}"
+        ]
+    # Of n pictures no p is below 2⁻ⁿ, and of all claims the first must be refused at a share of it.
+    most = int(SIGNIFICANT * 2 ** pictures[CONFIRMING])
+    if asked["claims"] > most:
+        return [
+            f"analyses.confirm.claims: {pictures[CONFIRMING]} pictures can confirm none of more "
+            f"than {most} claims; give at most {most}"
+        ]
+    return []
+
+
 def check_own_pictures(config: dict[str, Any], sheet: pd.DataFrame, sheet_path: str) -> None:
     """Check that at sites of the vision tower receiver and donor see different pictures.
 
@@ -61,12 +100,13 @@ def check_own_pictures(config: dict[str, Any], sheet: pd.DataFrame, sheet_path: 
         if not seen:
             continue
         corruption = experiment.corrupted.corruption if experiment.corrupted else None
-        if corruption and corruption.at == PICTURE_STATES:
+        at = [part.at for part in corruption.parts] if corruption else []
+        if PICTURE_STATES in at:
             raise InputError(
-                f"experiments.{name}: {corruption.at} lie behind {seen[0]}, which they leave as it "
-                f"is; corrupt {PICTURE_PIXELS}, or leave out the sites of vision"
+                f"experiments.{name}: {PICTURE_STATES} lie behind {seen[0]}, which they leave as "
+                f"it is; corrupt {PICTURE_PIXELS}, or leave out the sites of vision"
             )
-        if corruption and corruption.at == PICTURE_PIXELS:
+        if PICTURE_PIXELS in at:
             continue
         questions = experiment.receiver.question, experiment.donor.question
         if len(set(questions)) == 1:
@@ -80,6 +120,39 @@ def check_own_pictures(config: dict[str, Any], sheet: pd.DataFrame, sheet_path: 
                     f"{where_in(sheet_path, row, record)}, source_image: is the base run's "
                     f"picture, and experiment {name} puts what one picture gives at {seen[0]} into "
                     "another's run; name another picture, or leave out that experiment"
+                )
+
+
+def check_corrupted_regions(config: dict[str, Any], sheet: pd.DataFrame, sheet_path: str) -> None:
+    """Check that every picture has the region that alone is corrupted, where a run names one.
+
+    Raises InputError naming the run's key where no row's boxes name it, or the first row that has
+    none of it, or whose source run sees a picture that its boxes are not of.
+    """
+    for name, run in runs_of(config).items():
+        corruption = run.corruption
+        if not corruption or not corruption.role or not corruption.on_patches:
+            continue
+        key, role = f"runs.{name}.corrupt.role", corruption.role
+        _, *known = picture_roles(sheet["boxes"])
+        if not sheet["boxes"].any() and role not in known:
+            raise InputError(
+                f"{key}: {shown(role)} is a region of a picture, and no row of {sheet_path} has "
+                "boxes; add them to the sheet, or leave it out"
+            )
+        if role not in known:
+            raise InputError(f"{key}: {shown(role)} is no box of a row; {closest(role, known)}")
+        for row, record in records_of(sheet):
+            where, own = where_in(sheet_path, row, record), picture_roles([record["boxes"]])
+            if role not in own:
+                raise InputError(
+                    f"{where}, boxes: has no {shown(role)}, where alone {name} is corrupted; add "
+                    "it, or leave the example out"
+                )
+            if run.question == SOURCE and len(pictures_of([record])) > 1 and role != PICTURE:
+                raise InputError(
+                    f"{where}, source_image: is what {name} sees, and boxes are of image; leave "
+                    f"out {key}, or corrupt a run of base"
                 )
 
 

@@ -184,9 +184,9 @@ class Sizes:
 
     def corrupted(self, run: Run, lengths: Lengths) -> float:
         """A corrupted run, in one draw; of a corrupted picture what is made of it is made anew."""
-        at = run.corruption.at if run.corruption else ""
-        encoded = self.picture if at == PICTURE_PIXELS else 0
-        read = self.reading() if at in (PICTURE_PIXELS, PICTURE_STATES) else 0
+        at = {part.at for part in run.corruption.parts} if run.corruption else set()
+        encoded = self.picture if PICTURE_PIXELS in at else 0
+        read = self.reading() if at & {PICTURE_PIXELS, PICTURE_STATES} else 0
         return encoded + read + self.run(lengths)
 
     def block(self, tower: str, lengths: Lengths) -> float:
@@ -258,19 +258,34 @@ class Sizes:
             + self._decoded(experiment, variants, nulls.donors, lengths)
             + levels * self._contributions(experiment, part, lengths)
             + sum(
-                self.patch(
-                    site,
-                    places,
-                    variants + levels * nulls.a_level,
-                    self.heads(experiment, site),
-                    self.units(experiment, site.tower, lengths),
-                    lengths,
-                )
+                self._cells(experiment, site, places, variants, levels * nulls.a_level, lengths)
                 + self.controls(site, places, levels, lengths)
                 + self.donors(site, places, variants + nulls.donors, lengths)
                 for site, places in self.windows(experiment, part.layers)
             )
         )
+
+    def _cells(
+        self,
+        experiment: Experiment,
+        site: Site,
+        places: Sequence[Place],
+        variants: int,
+        nulls: int,
+        lengths: Lengths,
+    ) -> float:
+        """The cells of a window of places, and their nulls; fresh ones each with its own runs."""
+        heads, units = self.heads(experiment, site), self.units(experiment, site.tower, lengths)
+        if not experiment.fresh:
+            return self.patch(site, places, variants + nulls, heads, units, lengths)
+        run = experiment.corrupted
+        own = self.corrupted(run, lengths) if run else 0
+        if site.tower == DECODER:  # whose stream is made in each run
+            own += self.text.layers * self.decoder_block(lengths)
+        donors = variants if experiment.donor.corruption else 1
+        apart = self.patch(site, places, variants + nulls, 1, 1, lengths)
+        states = self.donors(site, places, donors, lengths)
+        return heads * units * (variants * own + apart + states)
 
     def _read(self, experiment: Experiment, first_layer: int, donors: int) -> float:
         """Reading the pictures: the example's, and those of donors that are run again.

@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from blip_tracing.given.halves import CONFIRMING, HALVES, halves_of, unit_names, units_of
 from blip_tracing.given.pictures import PICTURES, is_url, picture_path, pictures_of
-from blip_tracing.vocabulary.analyses import ANALYSES, Analysis
+from blip_tracing.vocabulary.analyses import ANALYSES, CONFIRM, Analysis
 from blip_tracing.vocabulary.corruptions import DEVIATIONS, PICTURE_PIXELS
 from blip_tracing.vocabulary.experiment import (
     BASE,
@@ -24,6 +25,8 @@ from blip_tracing.vocabulary.experiment import (
     described,
     experiments_of,
 )
+from blip_tracing.vocabulary.metrics import further_of
+from blip_tracing.vocabulary.multiverse import MULTIVERSE
 from blip_tracing.vocabulary.regions import picture_roles
 from blip_tracing.vocabulary.sites import ENCODER, SITES, VISION, towers_of
 from blip_tracing.vocabulary.tables import CONTROLS, REASONS, TABLES
@@ -34,6 +37,8 @@ Row = dict[str, str]
 Words = tuple[str, ...]
 
 NULL_BLOCK = 16
+# What the exploring half says, before the confirming one is measured.
+CLAIMS = "results/claims.json"
 # What the job that answers a shard's questions writes.
 CLEAN_FILES = {
     "baseline": "results/baseline/{shard}.csv",
@@ -47,8 +52,9 @@ IMAGES = {"states": "safetensors", "facts": "json"}
 
 # A table that is made with another, whose facts vouch for it.
 MADE_WITH = {
-    "families": "summary", "negatives": "summary", "run_means": "summary", "verdicts": "published",
-    **{analysis.verdicts: analysis.name for analysis in ANALYSES.values()},
+    "families": "summary", "negatives": "summary", "run_means": "summary",
+    "verdicts": "published", "expectations": "published",
+    **{table: each.name for each in ANALYSES.values() for table in each.tables},
 }  # fmt: skip
 
 
@@ -89,22 +95,29 @@ class Plan:
         config: Mapping[str, Any],
         rows: Sequence[Row],
         known: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda wildcard, values: values,
+        averages: bool = False,
     ) -> None:
         """Plan; nothing is read or written.
 
         known: makes the mapping of a wildcard's values, by the wildcard's name, which may refuse
-        one that is not there in words of its own.
+        one that is not there in words of its own; averages: whether what is published are averages
+        over examples.
         """
         self.config = config
+        self.averages = averages
         # Apart from what jobs that run the model are asked: another group changes none of theirs.
         self.groups = {row["example"]: row.get("group", "") for row in rows}
         self.rows = [{key: row[key] for key in row if key != "group"} for row in rows]
         self.examples = [row["example"] for row in rows]
         self._known = known
-        self.shards = known("shard", cut(self.rows, config["shard_size"]))
-        pictures = cut(pictures_of(self.rows), config["shard_size"])
-        self.picture_shards = known("shard", pictures)
-        self.pools = donor_pools(self.rows)
+        self.halves = self._halves()
+        parts = self._parted()
+        self.shards = known("shard", cut_each(parts, config["shard_size"]))
+        pictures = {name: pictures_of(part) for name, part in parts.items()}
+        self.picture_shards = known("shard", cut_each(pictures, config["shard_size"]))
+        self.pools = {
+            example: pool for part in parts.values() for example, pool in donor_pools(part).items()
+        }
         self.checksums = {
             row.get(image, ""): row.get(checksum, "")
             for image, checksum in reversed(PICTURES.items())
@@ -123,6 +136,38 @@ class Plan:
             image: shard for shard, images in self.picture_shards.items() for image in images
         }
 
+    def _halves(self) -> dict[str, str]:
+        """Example → its half, where claims are to be confirmed; else nothing."""
+        asked = self.config["analyses"].get(CONFIRM)
+        return halves_of(self.rows, asked["share"], asked["salt"]) if asked else {}
+
+    def _parted(self) -> dict[str, list[Row]]:
+        """The rows of each half, by what its shards' names begin with; else all, by nothing."""
+        if not self.halves:
+            return {"": self.rows}
+        return {
+            f"{half}_": [row for row in self.rows if self.halves[row["example"]] == half]
+            for half in HALVES
+        }
+
+    def half_of(self, shard: str) -> str:
+        """The half that a shard's rows are of; "" where there are none."""
+        return self.halves.get(self.shards[shard][0]["example"], "")
+
+    def shards_of(self, half: str) -> list[str]:
+        """The shards of a half."""
+        return [shard for shard in self.shards if self.half_of(shard) == half]
+
+    def claims_before(self, shard: str) -> list[str]:
+        """What must be written before a shard's effects are: of the confirming half the claims."""
+        return [CLAIMS] if self.half_of(shard) == CONFIRMING else []
+
+    @property
+    def described_halves(self) -> list[list[str]]:
+        """Each example by name, its unit, as it is called in any order of rows, and its half."""
+        names = unit_names(self.rows)
+        return [[row, names[row], self.halves[row]] for row in sorted(self.halves)]
+
     @cached_property
     def corrupted(self) -> dict[str, Run]:
         """The corrupted runs that an experiment uses, by name."""
@@ -135,7 +180,10 @@ class Plan:
         sites = chain.from_iterable(each.sites for each in self.experiments.values())
         corruptions = (run.corruption for run in self.corrupted.values())
         return any(SITES[site].tower == VISION for site in sites) or any(
-            corruption and corruption.at == PICTURE_PIXELS for corruption in corruptions
+            part.at == PICTURE_PIXELS
+            for corruption in corruptions
+            if corruption
+            for part in corruption.parts
         )
 
     @property
@@ -240,18 +288,22 @@ class Plan:
     def token_files(self, shard: str, experiment: str, kind: str = "tokens") -> list[str]:
         """The tokens that a shard's interventions read, the shard's own first, or their facts."""
         files = self.clean_files(shard, kind)
-        return self._with_counted(files, self.experiments[experiment].corrupted, kind)
+        return self._with_counted(files, self.experiments[experiment].corrupted, kind, shard)
 
     def corrupted_token_files(self, shard: str, run: str, kind: str = "tokens") -> list[str]:
         """The tokens that a shard's corrupted run reads, its own first, or their facts."""
         own = [CLEAN_FILES[kind].format(shard=shard)]
-        return self._with_counted(own, self.corrupted[run], kind)
+        return self._with_counted(own, self.corrupted[run], kind, shard)
 
-    def _with_counted(self, files: list[str], run: Run | None, kind: str) -> list[str]:
-        """With all shards' where levels count in the standard deviation of the sheet's tokens."""
+    def _with_counted(self, files: list[str], run: Run | None, kind: str, shard: str) -> list[str]:
+        """With all shards' where levels count in the standard deviation of the sheet's tokens.
+
+        Of a sheet in halves with those of the same: the one must not wait for the other.
+        """
         if run is None or run.corruption is None or run.corruption.unit != DEVIATIONS:
             return files
-        every = [CLEAN_FILES[kind].format(shard=name) for name in self.shards]
+        alike = self.shards_of(self.half_of(shard))
+        every = [CLEAN_FILES[kind].format(shard=name) for name in alike]
         return list(dict.fromkeys([*files, *every]))
 
     def clean_facts(self, shard: str, experiment: str) -> list[str]:
@@ -271,6 +323,32 @@ class Plan:
         folder = f"results/{CLEAN}" if suffix == "json" else f"results/runs/{CLEAN}"
         runs = [f"results/runs/{name}/{shard}.{suffix}" for name in self.corrupted]
         return [f"{folder}/{shard}.{suffix}", *runs]
+
+    def universe_parts(self, experiment: str) -> list[dict[str, Any]]:
+        """What an experiment's universes are made of, a shard each: it depends on no other's.
+
+        runs: those that the experiment is between; cells: pairs of cells and controls; examples: as
+        described; facts: what vouches for these files.
+        """
+        return [self._universe_part(experiment, shard) for shard in self.shards]
+
+    def _universe_part(self, experiment: str, shard: str) -> dict[str, Any]:
+        run = self.experiments[experiment].corrupted
+        folder = [f"results/runs/{run.name}/{shard}"] if run else []
+        kinds = ("cells", "controls")
+        cells = [self.cell_files(experiment, shard, kind, "parquet") for kind in kinds]
+        return {
+            "tokens": CLEAN_FILES["tokens"].format(shard=shard),
+            "baseline": CLEAN_FILES["baseline"].format(shard=shard),
+            "runs": [CLEAN_FILES["runs"].format(shard=shard), *(f"{at}.parquet" for at in folder)],
+            "cells": [list(paths) for paths in zip(*cells, strict=True)],
+            "examples": self.described_examples(shard),
+            "facts": [
+                CLEAN_FILES["facts"].format(shard=shard),
+                *(f"{at}.json" for at in folder),
+                *self.cell_files(experiment, shard, "cells", "json"),
+            ],
+        }
 
     # Whole tables.
 
@@ -338,11 +416,20 @@ class Plan:
             tables = ["runs", name, "tokens", "summary", "run_means"]
             pages[name] = Page("experiment", tables)
         for name, analysis in self.analyses.items():
-            pages[name] = Page(name, [name, analysis.verdicts])
-        if self.config["published"]:
+            pages[name] = Page(name, [*analysis.tables, *analysis.reads])
+        if self.averages:
+            pages["replication"] = Page("averages", self.replicated)
+        elif self.config["published"]:
             compared = ["runs", "baseline", "tokens", *self.experiments]
-            pages["replication"] = Page("replication", ["published", "verdicts", *compared])
+            pages["replication"] = Page("replication", [*self.replicated, *compared])
         return pages
+
+    @property
+    def replicated(self) -> list[str]:
+        """The tables of the comparison with what was published."""
+        if self.averages:
+            return ["published", "verdicts", "expectations"]
+        return ["published", "verdicts"] if self.config["published"] else []
 
     @cached_property
     def analyses(self) -> dict[str, Analysis]:
@@ -356,9 +443,9 @@ class Plan:
         told = list(self.tables)
         if self.experiments:
             told += ["summary", "families", "negatives", "run_means"]
-        for name, analysis in self.analyses.items():
-            told += [name, analysis.verdicts]
-        return told + (["published", "verdicts"] if self.config["published"] else [])
+        for analysis in self.analyses.values():
+            told += analysis.tables
+        return told + self.replicated
 
     def facts(self, tables: Iterable[str]) -> list[str]:
         """What vouches for whole tables."""
@@ -411,9 +498,20 @@ class Plan:
             files |= {
                 f"measure_effects/{shard}": f"results/effects/{shard}.json" for shard in self.shards
             }
-        files |= {f"analyse/{name}": self.table(name) for name in self.analyses}
+        if MULTIVERSE in self.analyses:
+            files |= {
+                f"universes/{name}": f"results/universes/{name}.parquet"
+                for name in self.config["analyses"][MULTIVERSE]["experiments"]
+            }
+        files |= {
+            CONFIRM if name == CONFIRM else f"analyse/{name}": self.table(name)
+            for name in self.analyses
+        }
+        if self.halves:
+            files["claims"] = CLAIMS
         if self.config["published"]:
-            files["compare_published"] = self.table("published")
+            kind = "averages" if self.averages else "published"
+            files[f"compare_{kind}"] = self.table("published")
         return {f"results/logs/{log}.log": path for log, path in files.items()}
 
     # What jobs are asked, in plain lists and dictionaries.
@@ -452,9 +550,10 @@ class Plan:
 
     @property
     def effect_rules(self) -> dict[str, Any]:
-        """The configuration's numbers behind means and marks."""
-        names = ("total_effect", "least_effect", "resamples", "seed")
-        return {name: self.config["effects"][name] for name in names}
+        """The configuration's numbers behind means and marks, and the metrics that these are of."""
+        names = ("total_effect", "least_effect", "resamples", "seed", "metric")
+        rules = {name: self.config["effects"][name] for name in names}
+        return {**rules, "further": list(further_of(self.config["metrics"], rules["metric"]))}
 
     def described_examples(self, shard: str) -> list[list[Any]]:
         """A shard's examples: name, unit, whether pictures are exchanged, group and boxes."""
@@ -467,22 +566,8 @@ class Plan:
 
     @cached_property
     def units(self) -> dict[str, str]:
-        """Example → the unit of resampling and of sign flips: rows that share a picture are one.
-
-        Either picture counts, and whoever shares one with any of them; it is named after one.
-        """
-        leader: dict[str, str] = {}
-
-        def lead(picture: str) -> str:
-            while (above := leader.setdefault(picture, picture)) != picture:
-                leader[picture] = leader[above]  # the way is shorter the next time
-                picture = above
-            return picture
-
-        for row in self.rows:
-            if source := row.get("source_image"):
-                leader[lead(source)] = lead(row["image"])
-        return {row["example"]: lead(row["image"]) for row in self.rows}
+        """Example → the unit of resampling and of sign flips: rows that share a picture are one."""
+        return units_of(self.rows)
 
     @property
     def boxes(self) -> list[str]:
@@ -506,6 +591,15 @@ def cut(items: Sequence[Item], size: int) -> dict[str, list[Item]]:
     """
     starts = range(0, len(items), size)
     return {f"{n:04d}": list(items[start : start + size]) for n, start in enumerate(starts)}
+
+
+def cut_each(parts: Mapping[str, Sequence[Item]], size: int) -> dict[str, list[Item]]:
+    """Cut each part for itself, keyed by its name and the shard's: a longer one moves no other."""
+    return {
+        f"{name}{number}": items
+        for name, part in parts.items()
+        for number, items in cut(part, size).items()
+    }
 
 
 def group(values: Sequence[Item], size: int, label: Callable[[Item], str]) -> dict[str, list[Item]]:

@@ -32,9 +32,12 @@ from blip_tracing.given.checkpoint import (
 )
 from blip_tracing.given.checks import (
     check_against_checkpoint,
+    check_corrupted_regions,
+    check_halves,
     check_own_pictures,
     check_pictures,
 )
+from blip_tracing.given.methods import read_method
 from blip_tracing.given.pictures import PICTURES, is_url, pictures_of
 from blip_tracing.given.places import found
 from blip_tracing.given.settings import fill_config
@@ -181,6 +184,21 @@ class _EachKeyOnce(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_config(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """A configuration file's text, and what it asks, defaults filled in.
+
+    For commands beside a run. Raises InputError, naming the file, on the first fault.
+    """
+    text = _read_text(path)
+    given = _load_once(text, os.fspath(path))
+    if not isinstance(given, dict):
+        raise InputError(f"{os.fspath(path)}: holds no keys; give a configuration")
+    try:
+        return text, fill_config(given)
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from error
+
+
 def read_inputs(
     config: dict[str, Any],
     files: Sequence[str | os.PathLike[str]],
@@ -205,7 +223,8 @@ def read_inputs(
         # Of a user who is not there it stays as it is, where Path raises.
         config["model"]["name"] = os.path.expanduser(config["model"]["name"])  # noqa: PTH111
     config["model"]["name"] = found(config["model"]["name"])
-    config["published"] = found(config["published"])
+    for key in ("method", "published"):
+        config[key] = found(config[key])
     sheet = load_sheet(config["examples"])
     validate(sheet, str(SCHEMAS / "examples.schema.yaml"))
     for column in PICTURES:
@@ -241,8 +260,11 @@ def check_named_files(config: dict[str, Any], sheet: pd.DataFrame) -> list[str]:
                 f"published: there is no file {config['published']}; mend its path, or leave "
                 "it out to compare with nothing"
             )
+        if config["method"]:
+            read_method(config["method"])
         check_pictures(sheet, config["examples"])
         check_own_pictures(config, sheet, config["examples"])
+        check_corrupted_regions(config, sheet, config["examples"])
         # Read here, once: every job's own process finds them remembered.
         content_digests({image: [image] for image in _given_pictures(sheet)})
         warnings = [
@@ -250,6 +272,7 @@ def check_named_files(config: dict[str, Any], sheet: pd.DataFrame) -> list[str]:
             for folder in WRITTEN
             if Path(folder).exists() and not os.access(folder, os.W_OK)
         ]
+        warnings += check_halves(config, sheet, config["examples"])
         if Path(config["model"]["name"]).is_file():
             raise InputError(
                 f"model.name: {config['model']['name']} is a file; give the checkpoint's directory"
@@ -282,8 +305,7 @@ def check_clock(config: dict[str, Any], sheet: pd.DataFrame) -> None:
     given = set(_given_pictures(sheet))
     if is_local(config["model"]["name"]):
         given.update(checkpoint_files(config["model"]["name"]))
-    if config["published"]:
-        given.add(config["published"])
+    given.update(config[key] for key in ("method", "published") if config[key])
     made = [path for folder in WRITTEN for path in Path(folder).rglob("*") if path.is_file()]
     ahead = {
         path: dated

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from blip_tracing.errors import InputError
 from blip_tracing.given.sheet import check_path
 from blip_tracing.given.text import closest, shortened, shown, text_fault, unknown
-from blip_tracing.vocabulary.config import Config, Group
+from blip_tracing.vocabulary.config import Config
+from blip_tracing.vocabulary.keys import Group
 from blip_tracing.vocabulary.roles import check_roles
 
 # Whole numbers up to here are written out rather than with an exponent.
@@ -39,6 +40,7 @@ KINDS = {
     "list_type": "a list",
     "string_type": "text",
     "int_type": "a whole number",
+    "bool_type": "true or false",
     "float_type": "a finite number",
     "finite_number": "a finite number",
 }
@@ -64,6 +66,8 @@ def fill_config(given: dict[str, Any]) -> dict[str, Any]:
     _check_paths(filled)
     for name, run in config.runs.items():
         _check_levels(f"runs.{name}.corrupt.levels", run.corrupt.levels)
+        if also := run.corrupt.also:
+            _check_level(f"runs.{name}.corrupt.also.level", also.level)
     _check_draws(config)
     check_roles(filled["effects"]["roles"])
     return filled
@@ -80,7 +84,8 @@ def _validated(given: dict[str, Any]) -> Config:
 
 def _check_paths(config: dict[str, Any]) -> None:
     paths = {"model.name": config["model"]["name"], "examples": config["examples"]}
-    for key, path in {**paths, "published": config["published"]}.items():
+    paths |= {key: config[key] for key in ("method", "published")}
+    for key, path in paths.items():
         try:
             check_path(path)
         except InputError as error:
@@ -92,25 +97,30 @@ def _check_levels(place: str, levels: Sequence[float]) -> None:
     places: dict[str, int] = {}
     for number, level in enumerate(levels):
         key = f"{place}[{number}]"
-        if level and not LEAST_LEVEL <= level <= LARGEST_LEVEL:
-            raise InputError(
-                f"{key}: {level} is beyond what float32 computes with; "
-                f"give 0, or {LEAST_LEVEL:g} to {LARGEST_LEVEL:g}"
-            )
-        kept = f"{level:.{TABLE_DIGITS}g}"
-        if float(kept) != level:
-            raise InputError(
-                f"{key}: {level} has more than the {TABLE_DIGITS} digits that tables keep; "
-                f"write {_written(float(kept))}"
-            )
+        _check_level(key, level)
         label = f"{level:g}"
-        if label.startswith("-"):
-            raise InputError(f"{key}: {level} is zero with a sign; write 0")
         if places.setdefault(label, number) != number:
             raise InputError(
                 f"{key}: {level} and {levels[places[label]]} are both called {label} "
                 "in the figures; keep one"
             )
+
+
+def _check_level(key: str, level: float) -> None:
+    """Check that float32 and every table can hold a level."""
+    if level and not LEAST_LEVEL <= level <= LARGEST_LEVEL:
+        raise InputError(
+            f"{key}: {level} is beyond what float32 computes with; "
+            f"give 0, or {LEAST_LEVEL:g} to {LARGEST_LEVEL:g}"
+        )
+    kept = f"{level:.{TABLE_DIGITS}g}"
+    if float(kept) != level:
+        raise InputError(
+            f"{key}: {level} has more than the {TABLE_DIGITS} digits that tables keep; "
+            f"write {_written(float(kept))}"
+        )
+    if f"{level:g}".startswith("-"):
+        raise InputError(f"{key}: {level} is zero with a sign; write 0")
 
 
 def _check_draws(config: Config) -> None:
@@ -199,6 +209,8 @@ def _explain(fault: Any) -> str:
             return f"{key}: is empty; give {_description_at(path)}"
         case "string_too_long":
             return f"{key}: has more than {context['max_length']} characters; shorten it"
+        case "string_pattern_mismatch" if path[-2:-1] == ("expected",):
+            return f"{key}: {shown(value)} is no head; write a layer and a head, like L5.H3"
         case "string_pattern_mismatch":
             return f"{key}: {shown(value)} is no name; use a-z, 0-9 and _, and begin with a letter"
         case "greater_than_equal":

@@ -5,6 +5,9 @@ run, into which nothing was put (of the same level and draw where it is corrupte
 target is the donor's own run, to which the intervention leads. The null is the same intervention
 with unrelated examples' states. LD is the logit of the base answer minus the source answer's.
 
+Beside p and LD stand the further metrics that are asked (`metrics.further_of`), each with its
+change from the reference. One metric is tested: its change, its contrast with the null, its marks.
+
 A cell is a layer, a head and a position, of a level and a draw: whole numbers, the head −1 where a
 site has none, level and draw 0 where nothing is corrupted. Tables for readers have no column `head`
 where no site of heads is asked, and no number in it at other sites.
@@ -20,6 +23,7 @@ from blip_tracing.meaning.marks import known_cells, map_test
 from blip_tracing.meaning.roles import ALIKE, POSITION
 from blip_tracing.meaning.statistics import SIGNIFICANT
 from blip_tracing.vocabulary.experiment import BASE, QUESTIONS, SOURCE, Experiment, Run
+from blip_tracing.vocabulary.metrics import ALWAYS, METRICS, Metric
 from blip_tracing.vocabulary.roles import ALL, NO_ROLE
 from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import (
@@ -60,8 +64,10 @@ MEASURED = [
 # Of an example's cells of one role and layer together.
 OF_POSITIONS = ["turned", "largest_change"]
 QUANTITIES = [*MEASURED, *OF_POSITIONS]
-# The change under each half of an example's nulls, by turns.
+# The tested metric's change under each half of an example's nulls, by turns.
 HALVES = ["first_null", "second_null"]
+# The metric that is tested, where no other is asked for.
+TESTED = "probability"
 EFFECTS = [
     "experiment", "example", "group", "site", "noise_level", *CELL, "token", "token_role",
     "probability_change", "log_probability_change", "log_odds_change", "logit_difference_change",
@@ -76,15 +82,33 @@ RUN_FACTS = [
 ]  # fmt: skip
 
 
+def changes_of(further: Iterable[str]) -> list[str]:
+    """What the changes of further metrics are called."""
+    return [METRICS[name].change for name in further]
+
+
+def effect_columns(further: Iterable[str]) -> list[str]:
+    """The columns of the table `effects`, where these further metrics are asked."""
+    place = EFFECTS.index("normalised")
+    return [*EFFECTS[:place], *changes_of(further), *EFFECTS[place:]]
+
+
 def measure_cells(
-    experiment: Experiment, cells: pd.DataFrame, controls: pd.DataFrame, runs: pd.DataFrame
+    experiment: Experiment,
+    cells: pd.DataFrame,
+    controls: pd.DataFrame,
+    runs: pd.DataFrame,
+    metric: str = TESTED,
+    further: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Compare each draw of each cell with its reference, its target and its null.
 
     cells, controls, runs: the experiment's table, `controls` and `runs`, of the same examples; of
-    the controls the null's rows count, and an example, or a draw, may have none or several. Returns
-    the cells, a row as they have it, by level and draw, with
+    the controls the null's rows count, and an example, or a draw, may have none or several; metric:
+    that is tested, one of `metrics.ALWAYS` or of `further`, the further ones. Returns the cells, a
+    row as they have it, by level and draw, with
     probability: of the followed answer; direction: 1 where an effect is to raise it, −1 to lower;
+    towards: the same of the tested metric;
     probability_change: from the reference; log_probability_change, log_odds_change: the same of
     log p and of log p/(1 − p); logit_difference_change: the same of LD;
     hidden: whether the noise of the draw hid the answer; hidden_change: the change where it did;
@@ -92,13 +116,16 @@ def measure_cells(
     the mean over its draws;
     normalised: logit_difference_change / logit_range, NaN where the range is less than 0.1 logits,
     which is little beside the rounding of what is divided by it;
-    null_change: the mean null's probability_change; contrast: the probability minus the null's;
-    first_null, second_null: the change under either half of the donors, or of the draws of one;
-    all NaN where a draw has no null.
+    null_change: the mean null's probability_change; tested_null: the same of the tested metric;
+    contrast: the tested metric minus its mean null; first_null, second_null: its change under
+    either half of the donors, or of the draws of one; all NaN where a draw has no null;
+    of each further metric its number, by the metric's name, and the number's change.
     """
-    table = _scores(cells, experiment).assign(experiment=experiment.name)
+    levels = [name for name in further if not _needs_own_reference(METRICS[name], experiment)]
+    table = _scores(cells, experiment, further=further).assign(experiment=experiment.name)
     for end, run in (("reference", experiment.receiver), ("target", experiment.donor)):
-        scores = _run_scores(runs, run, experiment).add_prefix(f"{end}_")
+        kept = levels if end == "reference" else []
+        scores = _run_scores(runs, run, experiment, kept).add_prefix(f"{end}_")
         keys = ["example", *(VARIANT if run.corruption else [])]
         table = table.merge(
             scores,
@@ -107,8 +134,15 @@ def measure_cells(
             how="left",
             validate="many_to_one",
         )
+    if own := [name for name in further if name not in levels]:
+        table = table.merge(
+            _unchanged(controls, experiment, own),
+            on=["example", *VARIANT],
+            how="left",
+            validate="many_to_one",
+        )
     table = table.merge(
-        _nulls(controls, experiment),
+        _nulls(controls, experiment, metric),
         on=[*MAP, "draw", *CELL],
         how="left",
         validate="many_to_one",
@@ -125,8 +159,10 @@ def measure_cells(
     moved = table["logit_difference"] - table["reference_logit_difference"]
     logit_range = table["logit_range"]
     change = after - before
+    tested_before = table[f"reference_{metric}"]
     return table.assign(
         direction=experiment.direction,
+        towards=METRICS[metric].towards(experiment),
         probability_change=change,
         log_probability_change=_log(after) - _log(before),
         log_odds_change=_log_odds(after) - _log_odds(before),
@@ -134,9 +170,35 @@ def measure_cells(
         normalised=moved / logit_range.where(logit_range.abs() >= LEAST_LOGIT_RANGE),
         hidden_change=change.where(table["hidden"]),
         null_change=table["null_probability"] - before,
-        contrast=after - table["null_probability"],
-        **{half: table[half] - before for half in HALVES},
+        tested_null=table["null_tested"] - tested_before,
+        contrast=table[metric] - table["null_tested"],
+        **{half: table[half] - tested_before for half in HALVES},
+        **{METRICS[name].change: table[name] - table[f"reference_{name}"] for name in further},
     )
+
+
+def _needs_own_reference(metric: Metric, experiment: Experiment) -> bool:
+    """Whether `runs` does not have the reference's number: a distance from the experiment's target.
+
+    A run is scored there by its distance from the clean run of its own question.
+    """
+    return metric.of_target and experiment.donor.name != experiment.receiver.question
+
+
+def _unchanged(
+    controls: pd.DataFrame, experiment: Experiment, names: Sequence[str]
+) -> pd.DataFrame:
+    """The reference's numbers by example, level and draw, from runs that got the states they had.
+
+    There are such controls at the first draw of each level; a later one has no number.
+    """
+    rows = by_level(controls[controls["control"] == NO_OP], experiment.levels)
+    numbers = {
+        f"reference_{name}": rows[METRICS[name].column(experiment.followed)].astype("float64")
+        for name in names
+    }
+    scores = rows[["example", *VARIANT]].assign(**numbers)
+    return scores.groupby(["example", *VARIANT], sort=False).first().reset_index()
 
 
 def run_facts(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
@@ -267,17 +329,26 @@ def classify(
 
 
 def average_draws(
-    cells: pd.DataFrame, least: float = 0.0, resamples: int = 2000, seed: int = 0
+    cells: pd.DataFrame,
+    least: float = 0.0,
+    resamples: int = 2000,
+    seed: int = 0,
+    metric: str = TESTED,
+    further: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The effects: one row a cell, means over its draws (over those with a null, of the null's).
 
-    cells: classified; least, resamples, seed: of the test of each example's map. Columns: those of
-    the table `effects`, and what role means are made of. p_map tests a cell's draws, as
-    `map_test` does. Marked is a cell below 0.05 there whose change exceeds `least` and the largest
-    positive mean null of its map, where the noise of a draw hid the answer and nothing is known.
+    cells: classified; least, resamples, seed: of the test of each example's map; metric, further:
+    as `measure_cells` takes them. Columns: those of the table `effects`, and what role means are
+    made of. p_map tests a cell's draws, as `map_test` does. Marked is a cell below 0.05 there whose
+    change exceeds `least` and the largest positive mean null of its map, where the noise of a draw
+    hid the answer and nothing is known.
     """
-    averaged = [*MEASURED, "null_change", *HALVES]
-    shared = ["total_effect", "below_threshold", "logit_range", "direction", "known", *EXAMPLE]
+    tested = METRICS[metric].change
+    averaged = [*MEASURED, "null_change", "tested_null", *HALVES, *further, *changes_of(further)]
+    shared = [
+        "total_effect", "below_threshold", "logit_range", "direction", "towards", "known", *EXAMPLE,
+    ]  # fmt: skip
     groups = cells.groupby([*RUN, *CELL, "token", "token_role"], dropna=False, sort=False)
     effects = groups.agg(
         **{name: (name, "mean") for name in averaged},
@@ -285,9 +356,10 @@ def average_draws(
         draws=("draw", "size"),
         null_draws=("contrast", "count"),
     ).reset_index()
-    effects = effects.merge(_map_tests(cells, least, resamples, seed), on=[*MAP, *CELL], how="left")
-    change = effects["direction"] * effects["probability_change"]
-    null = effects["direction"] * effects["null_change"]
+    p_map = _map_tests(cells, tested, least, resamples, seed)
+    effects = effects.merge(p_map, on=[*MAP, *CELL], how="left")
+    change = effects["towards"] * effects[tested]
+    null = effects["towards"] * effects["tested_null"]
     largest = null.groupby([effects[key] for key in MAP]).transform("max").clip(lower=0)
     return effects.assign(
         marked=(effects["p_map"] < SIGNIFICANT)
@@ -298,10 +370,12 @@ def average_draws(
     )
 
 
-def _map_tests(cells: pd.DataFrame, least: float, resamples: int, seed: int) -> pd.DataFrame:
-    """The p of each cell's draws, example by example: MAP, CELL, p_map."""
+def _map_tests(
+    cells: pd.DataFrame, tested: str, least: float, resamples: int, seed: int
+) -> pd.DataFrame:
+    """The p of each cell's draws, example by example: MAP, CELL, p_map; tested: the change."""
     ordered = cells.sort_values([*MAP, "draw", *CELL])
-    change = (ordered["direction"] * ordered["probability_change"]).to_numpy()
+    change = (ordered["towards"] * ordered[tested]).to_numpy()
     parts = []
     for rows in ordered.groupby(MAP, sort=False).indices.values():
         draws = ordered["draw"].iloc[rows].nunique()
@@ -311,14 +385,15 @@ def _map_tests(cells: pd.DataFrame, least: float, resamples: int, seed: int) -> 
     return pd.concat(parts)
 
 
-def average_roles(effects: pd.DataFrame) -> pd.DataFrame:
+def average_roles(effects: pd.DataFrame, further: Sequence[str] = ()) -> pd.DataFrame:
     """The table `role_means`: each example's means over the positions of a role, by layer.
 
-    effects: as `average_draws` returns them. Of an example below the threshold no normalised value
-    is there, nor whether it was turned: whether a position covers half of the total effect.
-    largest_change is the one position's whose change reaches farthest. A cell of roles is known to
-    be a no-op where all its positions are, and a ceiling where one is. A head has the mean over all
-    its positions too, under the role "all".
+    effects: as `average_draws` returns them; further: metrics. Of an example below the threshold no
+    normalised value is there, nor whether it was turned: whether a position covers half of the
+    total effect. largest_change is the one position's whose change reaches farthest. A cell of
+    roles is known to be a no-op where all its positions are, and a ceiling where one is. A head has
+    the mean over all its positions too, under the role "all". positions: how many cells a
+    row is the mean of.
     """
     of_heads = effects[(effects["head"] != NO_HEAD) & (effects["token_role"] != ALL)]
     rows = pd.concat([effects[effects["token_role"] != NO_ROLE], of_heads.assign(token_role=ALL)])
@@ -332,33 +407,41 @@ def average_roles(effects: pd.DataFrame) -> pd.DataFrame:
         ceiling=rows["known"] == CEILING,
     )
     keys = [*RUN, *EXAMPLE, "layer", "head", "token_role"]
+    beside = [*further, *changes_of(further)]
     means = rows.groupby(keys, dropna=False, sort=False).agg(
-        **{name: (name, "mean") for name in [*MEASURED, *HALVES]},
+        **{name: (name, "mean") for name in [*MEASURED, *HALVES, *beside]},
         **{name: (name, "max") for name in OF_POSITIONS},
         direction=("direction", "first"),
         no_op=("no_op", "all"),
         ceiling=("ceiling", "any"),
+        positions=("layer", "size"),
     )
     means["largest_change"] *= means["direction"]
     known = np.select([means["ceiling"], means["no_op"]], [CEILING, NO_OP], "")
     kept = means.assign(known=known).reset_index()
-    return kept[[*keys, "known", *QUANTITIES, *HALVES]]
+    return kept[[*keys, "known", "positions", *QUANTITIES, *HALVES, *beside]]
 
 
 def average_cells(
-    effects: pd.DataFrame, facts: pd.DataFrame, controls: pd.DataFrame, experiment: Experiment
+    effects: pd.DataFrame,
+    facts: pd.DataFrame,
+    controls: pd.DataFrame,
+    experiment: Experiment,
+    further: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The table `cell_means`: each example's means over all cells, and what its runs say.
 
     effects: as `average_draws` returns them; facts: as `run_facts` does; controls: of the
-    experiment. draws, null_draws: how many a cell has; matched_share: the share of null states that
-    were of the same role and place within it (NaN where none is there, or it is not recorded).
+    experiment; further: metrics. draws, null_draws: how many a cell has; cells: how many cells an
+    example has; matched_share: the share of null states that were of the same role and place within
+    it (NaN where none is there, or it is not recorded).
     """
     means = _counted(effects).groupby([*RUN, *EXAMPLE], dropna=False, sort=False).agg(
-        **{name: (name, "mean") for name in MEASURED},
+        **{name: (name, "mean") for name in [*MEASURED, *further, *changes_of(further)]},
         below_threshold=("below_threshold", "first"),
         draws=("draws", "max"),
         null_draws=("null_draws", "max"),
+        cells=("layer", "size"),
     ).reset_index()  # fmt: skip
     means = means.merge(
         facts.drop(columns="noise_level"), on=["example", "level"], how="left"
@@ -422,14 +505,15 @@ def _left_out(
     return runs.drop(columns="value").assign(reason=reason, rows=runs[rows], value=told)[EXCLUDED]
 
 
-def _nulls(controls: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """The nulls' mean probability by cell and draw, and that of either half of them.
+def _nulls(controls: pd.DataFrame, experiment: Experiment, metric: str) -> pd.DataFrame:
+    """The nulls' mean probability and tested metric by cell and draw, and the latter's halves.
 
     Halves are of the donors where an example has several, else of the draws. Which of the two is
     the first turns with the example's name: donors are numbered by how well they match.
     """
     nulls = controls[controls["control"] == UNRELATED]
-    scores = _scores(nulls, experiment)[[*MAP, "draw", *CELL, "probability"]]
+    further = () if metric in ALWAYS else (metric,)
+    scores = _scores(nulls, experiment, further=further)
     keys = [*MAP, "draw", *CELL]
     donor = (
         nulls["donor_number"].fillna(0).astype("int64").to_numpy()
@@ -442,19 +526,22 @@ def _nulls(controls: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     )
     number = np.where(several, donor, scores["draw"]) + turn.to_numpy("int64")
     for half, name in enumerate(HALVES):
-        scores[name] = scores["probability"].where(number % 2 == half)
-    means = scores.groupby(keys, sort=False)[["probability", *HALVES]].mean()
-    return means.rename(columns={"probability": "null_probability"}).reset_index()
+        scores[name] = scores[metric].where(number % 2 == half)
+    scores = scores.assign(null_probability=scores["probability"], null_tested=scores[metric])
+    means = scores.groupby(keys, sort=False)[["null_probability", "null_tested", *HALVES]].mean()
+    return means.reset_index()
 
 
-def _run_scores(runs: pd.DataFrame, run: Run, experiment: Experiment) -> pd.DataFrame:
-    """A run's own scores, and their means over its draws: a row an example, level and draw."""
+def _run_scores(
+    runs: pd.DataFrame, run: Run, experiment: Experiment, further: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A run's own scores, and means over its draws of those always there, by example and draw."""
     own = runs[runs["run"] == run.name]
-    scores = _scores(own, experiment, run.levels)
+    scores = _scores(own, experiment, run.levels, further)
     enclosing = scores["example"].map(enclosing_answers(runs))
     scores = scores.assign(third=probability_of_neither(own, enclosing))
-    means = scores.groupby(["example", "level"])[["probability", "logit_difference", "third"]]
-    return scores[["example", *VARIANT, "probability", "logit_difference"]].join(
+    means = scores.groupby(["example", "level"])[[*ALWAYS, "third"]]
+    return scores[["example", *VARIANT, *ALWAYS, *further]].join(
         means.transform("mean").add_prefix("mean_")
     )
 
@@ -483,9 +570,15 @@ def probability_of_neither(rows: pd.DataFrame, enclosing: pd.Series) -> pd.Serie
 
 
 def _scores(
-    table: pd.DataFrame, experiment: Experiment, levels: Sequence[float] | None = None
+    table: pd.DataFrame,
+    experiment: Experiment,
+    levels: Sequence[float] | None = None,
+    further: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The columns that say where a row belongs, and its `probability` and `logit_difference`."""
+    """The columns that say where a row belongs, and its numbers by metric, of the followed answer.
+
+    These are `probability`, `logit_difference` and the further ones.
+    """
     keyed = by_level(table, experiment.levels if levels is None else levels)
     names = ["example", "site", "noise_level", *VARIANT, *CELL, "token"]
     whole = {name: keyed[name].astype("int64") for name in CELL if name in keyed and name != "head"}
@@ -497,6 +590,10 @@ def _scores(
         probability=keyed[f"p_{experiment.followed}"].astype("float64"),
         logit_difference=keyed["logit_base"].astype("float64")
         - keyed["logit_source"].astype("float64"),
+        **{
+            name: keyed[METRICS[name].column(experiment.followed)].astype("float64")
+            for name in further
+        },
     )
 
 

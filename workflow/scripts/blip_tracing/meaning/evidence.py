@@ -6,7 +6,7 @@ table and its verdicts, in that order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,3 +69,10 @@ class Evidence:
     def by_example(self, family: Family) -> pd.DataFrame:
         """A family's `cell_means`: each example's mean over all cells, and what its runs say."""
         return read_family(self.cell_means, family)
+
+
+def where_words(row: Mapping[Hashable, Any]) -> str:
+    """Where a row of effects is, its experiment and site among it, in words."""
+    head = "" if pd.isna(row["head"]) else f", head {row['head']:.0f}"
+    where = f"{row['experiment']} at {row['site']}, layer {row['layer']}{head}"
+    return f"{where}, {row['token_role']}"

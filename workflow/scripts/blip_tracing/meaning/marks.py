@@ -23,6 +23,7 @@ from blip_tracing.meaning.statistics import (
     by_picture,
     max_t_test,
 )
+from blip_tracing.vocabulary.corruptions import PICTURE_PIXELS
 from blip_tracing.vocabulary.experiment import Experiment
 from blip_tracing.vocabulary.sites import (
     CROSS,
@@ -146,11 +147,13 @@ def known_cells(cells: pd.DataFrame, experiment: Experiment) -> pd.Series:
     enough, where a no-op needs all; one of all layers is a ceiling too where all that differs
     enters the tower at the site.
     """
-    changed = {
-        run.corruption.at.partition(".")[0]
+    corrupted = {
+        part.at
         for run in (experiment.receiver, experiment.donor)
         if run.corruption
+        for part in run.corruption.parts
     }
+    changed = {place.partition(".")[0] for place in corrupted}
     clean_question = QUESTION not in changed
     # What a corruption does to the picture is undone by none of the question's states.
     same_picture = cells["same_picture"] & (PICTURE not in changed)
@@ -172,7 +175,8 @@ def known_cells(cells: pd.DataFrame, experiment: Experiment) -> pd.Series:
         elif site.tower == DECODER:
             ceiling = (site.stream & behind) | everywhere
         else:
-            ceiling = site.stream & at["same_question"] & (not changed)
+            # What is done to pixels lies before the tower.
+            ceiling = site.stream & at["same_question"] & (corrupted <= {PICTURE_PIXELS})
         ceiling &= at["whole"]
         if site.tower == ENCODER and site.mixes == OWN:
             ceiling |= at["covers"] & (first == 0) & same_picture[rows] & clean_question

@@ -1,13 +1,14 @@
 """The common axis of examples: the role of each token, by rules, and of what a cell puts in."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import isqrt
+from types import MappingProxyType
 
 import pandas as pd
 
-from blip_tracing.vocabulary.experiment import BY_ROLE, EACH, TOGETHER, Experiment
+from blip_tracing.vocabulary.experiment import BY_ROLE, EACH, QUESTIONS, TOGETHER, Experiment
 from blip_tracing.vocabulary.regions import picture_roles, region_roles
 from blip_tracing.vocabulary.roles import (
     ALL,
@@ -17,7 +18,10 @@ from blip_tracing.vocabulary.roles import (
     END,
     NO_ROLE,
     START,
+    Answered,
     Rule,
+    answered_at,
+    part_of,
     settling_order,
 )
 from blip_tracing.vocabulary.sites import DECODER, ENCODER, SITES, VISION
@@ -27,18 +31,23 @@ ALIKE = ["equal", "covers", "whole", "same_question", "same_picture"]
 POSITION = ["tower", "example", "position"]
 
 
-def assign_roles(tokens: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
+def assign_roles(
+    tokens: pd.DataFrame, rules: Sequence[Rule], runs: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The role of each token of the base questions: example, position, token_role ("" for none).
 
-    tokens: the table `tokens`; rules: those of `effects.roles`, as `check_roles` lets them pass.
+    tokens, runs: these tables, the latter where a rule asks for the answer; rules: those of
+    `effects.roles`, as `check_roles` lets them pass.
     differs: whether the source question has another token there, or none.
     """
     ordered = tokens.sort_values(["example", "question", "position"])
     questions = ordered.groupby(["example", "question"])["token"].agg(list)
+    answers = answers_of(ordered, runs) if runs is not None else {}
     parts = []
     for example in tokens["example"].unique():
         base, source = questions[example, "base"], questions[example, "source"]
-        roles = roles_of(base, source, rules)
+        answered = {name: answers.get((example, name), ()) for name in QUESTIONS}
+        roles = roles_of(base, source, rules, answered)
         differs = [at >= len(source) or base[at] != source[at] for at in range(len(base))]
         parts.append(
             pd.DataFrame(
@@ -49,15 +58,30 @@ def assign_roles(tokens: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def roles_of(base: Sequence[str], source: Sequence[str], rules: Sequence[Rule]) -> list[str]:
+def answers_of(tokens: pd.DataFrame, runs: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
+    """(example, question) → where the question names its own answer; of these tables."""
+    clean = runs[runs["run"].isin(QUESTIONS)].set_index(["example", "run"])["answer_id"]
+    ids = tokens.groupby(["example", "question"])["token_id"].agg(list)
+    return {key: answered_at(ids[key], clean[key]) for key in ids.index}
+
+
+def roles_of(
+    base: Sequence[str],
+    source: Sequence[str],
+    rules: Sequence[Rule],
+    answered: Answered = MappingProxyType({}),
+) -> list[str]:
     """The role of each token of one base question: the first whose rules all hold, else "".
 
     token: the regular expression matches the whole token. pair: the token "differs" from the
     source question's at its position, or is the "same"; what stands beyond the source question's
     end differs, and [CLS] and [SEP], which every question has, never do. before, after: the token
     stands before the first or after the last token of another role; neither holds where the
-    example has no token of that role. A role that others refer to has the tokens that hold to its
-    rules and to those of no role listed before it, save roles that refer to it themselves.
+    example has no token of that role. of: the token is one of another role's. answer: the question
+    of that name has the first token of its own answer there (`answered`), whichever of the two the
+    tokens are. part: of those for which the others hold the first, the last or those between.
+    A role that others refer to has the tokens that hold to its rules and to those of no role listed
+    before it, save roles that refer to it themselves.
     Raises InputError for roles that refer to each other in a circle.
     """
     names = [rule["role"] for rule in rules]
@@ -65,7 +89,9 @@ def roles_of(base: Sequence[str], source: Sequence[str], rules: Sequence[Rule]) 
     owned: dict[str, Set[int]] = {}
     for rule in settling_order(rules):
         name = rule["role"]
-        held = {at for at in range(len(base)) if _holds(rule, at, base, source, owned)}
+        held = {at for at in range(len(base)) if _holds(rule, at, base, source, owned, answered)}
+        if "part" in rule:
+            held = set(part_of(held, rule["part"]))
         listed_before = names[: names.index(name)]
         owned[name] = held.difference(*(holding.get(other, ()) for other in listed_before))
         holding[name] = held
@@ -74,8 +100,24 @@ def roles_of(base: Sequence[str], source: Sequence[str], rules: Sequence[Rule]) 
     ]
 
 
+def roles_by(
+    rules: Sequence[Rule],
+) -> Callable[[Sequence[str], Sequence[str], Answered], list[str]]:
+    """What tells roles by these rules, from a question's tokens, the other's, and `Answered`."""
+
+    def told(base: Sequence[str], source: Sequence[str], answered: Answered) -> list[str]:
+        return roles_of(base, source, rules, answered)
+
+    return told
+
+
 def _holds(
-    rule: Rule, at: int, base: Sequence[str], source: Sequence[str], owned: Mapping[str, Set[int]]
+    rule: Rule,
+    at: int,
+    base: Sequence[str],
+    source: Sequence[str],
+    owned: Mapping[str, Set[int]],
+    answered: Answered,
 ) -> bool:
     """Whether all rules of a role hold for the token at a position; `owned`: settled roles."""
     return (
@@ -83,6 +125,8 @@ def _holds(
         and ("pair" not in rule or (rule["pair"] == "differs") == _differs(at, base, source))
         and ("before" not in rule or at < min(owned[rule["before"]], default=at))
         and ("after" not in rule or at > max(owned[rule["after"]], default=at))
+        and ("of" not in rule or at in owned[rule["of"]])
+        and ("answer" not in rule or at in answered.get(rule["answer"], ()))
     )
 
 

@@ -8,12 +8,13 @@ of each example; None where each example has its own. Nothing depends on the pic
 through the names by which they are sorted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
+from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -38,6 +39,14 @@ class MaxT(NamedTuple):
     p: np.ndarray
 
 
+class Interval(NamedTuple):
+    """An estimate and the ends of its 95 % interval; NaN where there is none."""
+
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+
+
 class Units(NamedTuple):
     """Each picture's sum and number of examples, by cell: both (P, M)."""
 
@@ -55,16 +64,24 @@ class Units(NamedTuple):
         return (self.counts > 0).sum(axis=0)
 
 
-def by_picture(values: np.ndarray, pictures: Sequence[str] | None = None) -> Units:
-    """Sum values (N, M) over the examples of each picture."""
+def by_picture(
+    values: np.ndarray,
+    pictures: Sequence[str] | None = None,
+    weights: np.ndarray | None = None,
+) -> Units:
+    """Sum values (N, M) over the examples of each picture.
+
+    weights: how much each example counts, (N,), above zero; as one where they are left out.
+    """
     there = ~np.isnan(values)
-    filled = np.where(there, values, 0.0)
+    counts = there * (1.0 if weights is None else weights[:, None])
+    filled = np.where(there, values, 0.0) * counts
     if pictures is None:
-        return Units(filled, there.astype("float64"))
+        return Units(filled, counts)
     unit, names = pd.factorize(np.asarray(pictures, dtype=object), sort=True)
     shape = (len(names), len(values))
     belongs = csr_matrix((np.ones(len(values)), (unit, np.arange(len(values)))), shape=shape)
-    return Units(belongs @ filled, belongs @ there.astype("float64"))
+    return Units(belongs @ filled, belongs @ counts)
 
 
 def mean_intervals(
@@ -74,12 +91,15 @@ def mean_intervals(
     pictures: Sequence[str] | None = None,
     lowest: np.ndarray | float = -np.inf,
     highest: np.ndarray | float = np.inf,
+    *,
+    weights: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Means over examples with 95 % intervals whose unit is the picture.
 
     values: (N, M); lowest, highest: the ends of each cell's range, scalars or (M,), infinite where
-    it has none. Returns one row a cell: mean, low, high, examples, pictures; low and high are NaN
-    where fewer than six pictures have it, mean too where none has.
+    it has none; weights: how much each example counts, (N,), so that shares which count as what
+    they are shares of have the ratio of means. Returns one row a cell: mean, low, high, examples,
+    pictures; low and high are NaN where fewer than six pictures have it, mean too where none has.
 
     Bounded quantities have Gaffke's interval: the observed values and one more, at the end of the
     range, are weighted by Dirichlet(1, …, 1); an end is the 2.5 % quantile of that mean, towards
@@ -104,7 +124,7 @@ def mean_intervals(
     15 % revivals, 26, 46 and 78 % of 5 % revivals and 28, 47 and 76 % of saturated values: a sample
     that lacks the rare value has no spread.
     """
-    units = by_picture(values, pictures)
+    units = by_picture(values, pictures, weights)
     cells = values.shape[1]
     ends = np.full((2, cells), np.nan)
     low, high = (np.broadcast_to(np.asarray(end, float), cells) for end in (lowest, highest))
@@ -121,7 +141,7 @@ def mean_intervals(
             "mean": units.mean,
             "low": ends[0],
             "high": ends[1],
-            "examples": units.counts.sum(axis=0).astype(int),
+            "examples": (~np.isnan(values)).sum(axis=0),
             "pictures": units.pictures,
         }
     )
@@ -162,6 +182,91 @@ def max_t_test(
     statistic[tested] = found
     p[tested] = np.where(found > 0, (reached + data_itself) / (len(flips) + data_itself), 1.0)
     return MaxT(statistic, p)
+
+
+def left_out_tests(
+    values: np.ndarray,
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+    least: float = 0.0,
+) -> np.ndarray:
+    """The p of `max_t_test` with each picture left out in turn: (P, M), pictures sorted by name.
+
+    values: (N, M). One set of sign flips serves all, in which the picture left out has no say, so
+    that where all flips are tried the p are those of the rest alone. NaN for a cell that fewer than
+    six of the rest have.
+    """
+    sums, counts = by_picture(values - least, pictures)
+    there = counts > 0
+    signs = _signs(len(sums), resamples, seed)
+    data_itself = 0 if len(signs) == 2 ** len(sums) else 1
+    flipped, squares = signs @ sums, sums**2
+    p = np.full(sums.shape, np.nan)
+    for left_out, own in enumerate(sums):
+        present = there.sum(axis=0) - there[left_out]
+        tested = present >= FEWEST_PICTURES
+        if not tested.any():
+            continue
+        length = np.sqrt((present * np.delete(squares, left_out, axis=0).sum(axis=0))[tested])
+        scale = np.where(length > 0, length, 1)
+
+        def t_of(totals: np.ndarray, present: np.ndarray, scale: np.ndarray) -> np.ndarray:
+            ratio = totals / scale
+            return ratio * np.sqrt((present - 1) / np.maximum(1 - ratio**2, ROUNDING))
+
+        rest = flipped[:, tested] - signs[:, [left_out]] * own[tested]
+        largest = np.abs(t_of(rest, present[tested], scale)).max(axis=1)
+        found = t_of((sums.sum(axis=0) - own)[tested], present[tested], scale)
+        reached = (largest[:, None] >= np.abs(found) * (1 - ROUNDING)).sum(axis=0)
+        share = (reached + data_itself) / (len(signs) + data_itself)
+        p[left_out, tested] = np.where(found > 0, share, 1.0)
+    return p
+
+
+def equivalence_test(
+    values: np.ndarray,
+    least: float,
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+) -> np.ndarray:
+    """The family-wise p of each cell (M,) that its mean is within ± `least`.
+
+    The larger of two one-sided tests' (Schuirmann 1987, A comparison of the two one-sided tests
+    procedure and the power approach for assessing equivalence), each a `max_t_test`.
+    """
+    upward, downward = (
+        max_t_test(sign * values, resamples, seed, pictures, -least).p for sign in (1, -1)
+    )
+    return np.maximum(upward, downward)
+
+
+def jackknife(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates (Q,) and their covariance (Q, Q) from values (1 + G, Q).
+
+    values: of all units, then with each of G groups of them left out (Efron & Tibshirani 1993,
+    chapter 11).
+    """
+    without = values[1:]
+    moved = without - without.mean(axis=0)
+    return values[0], moved.T @ moved * (len(without) - 1) / len(without)
+
+
+def ratio_interval(values: np.ndarray, covariance: np.ndarray, freedom: int) -> Interval:
+    """A ratio of two estimates (2,) with their covariance (2, 2), and Fieller's interval.
+
+    NaN where the denominator may be zero or below: any ratio may be true then.
+    """
+    above, below = values
+    critical = student.ppf(TAILS[1], freedom) ** 2
+    squared = below**2 - critical * covariance[1, 1]
+    if not (below > 0 and squared > 0):
+        return Interval()
+    middle = above * below - critical * covariance[0, 1]
+    constant = above**2 - critical * covariance[0, 0]
+    spread = np.sqrt(max(middle**2 - squared * constant, 0))
+    return Interval(above / below, (middle - spread) / squared, (middle + spread) / squared)
 
 
 def detectable_mean(
@@ -217,6 +322,43 @@ def selection_frequencies(
     return np.where(there, chosen / resamples, np.nan)
 
 
+def resampled_means(
+    values: np.ndarray, resamples: int, seed: int, pictures: Sequence[str] | None = None
+) -> np.ndarray:
+    """The means over examples in each resample of pictures: (B, M), NaN where none has the cell.
+
+    values: (N, M). The bootstrap distribution of whatever is made of means.
+    """
+    units = by_picture(values, pictures)
+    return np.concatenate(
+        [
+            (weights @ units.sums) / _or_nan(weights @ units.counts)
+            for weights in _resampled(units.sums, resamples, seed)
+        ]
+    )
+
+
+def chosen_frequencies(
+    values: np.ndarray,
+    choose: Callable[[np.ndarray], np.ndarray],
+    resamples: int,
+    seed: int,
+    pictures: Sequence[str] | None = None,
+) -> np.ndarray:
+    """The share of resamples of pictures in which each cell is chosen by the means: (M,).
+
+    choose: from means (B, M) to which cells are chosen in each resample (B, M). NaN below six
+    pictures. (Efron & Tibshirani 1993, chapter 6, of a statistic that is a set of cells.)
+    """
+    units = by_picture(values, pictures)
+    if len(units.sums) < FEWEST_PICTURES:
+        return np.full(values.shape[1], np.nan)
+    chosen = np.zeros(values.shape[1])
+    for weights in _resampled(units.sums, resamples, seed):
+        chosen += choose((weights @ units.sums) / _or_nan(weights @ units.counts)).sum(axis=0)
+    return chosen / resamples
+
+
 def heterogeneity_test(
     values: np.ndarray,
     groups: Sequence[str],
@@ -254,6 +396,20 @@ def heterogeneity_test(
         between(random.permutation(len(cells))) >= found - ROUNDING for _ in range(resamples)
     )
     return (reached + 1) / (resamples + 1)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """The p of a few tests (M,), corrected for all of them, NaN ones counting as not refused.
+
+    Holm 1979, A simple sequentially rejective multiple test procedure: the smallest is multiplied
+    by their number, the next by one less, and none is below one before it. It asks nothing of how
+    the tests depend on each other.
+    """
+    order = np.argsort(np.where(np.isnan(p), np.inf, p), kind="stable")
+    steps = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
 
 
 def _gaffke(
@@ -329,12 +485,7 @@ def _largest(
     cells: np.ndarray, present: np.ndarray, resamples: int, seed: int, sides: int
 ) -> np.ndarray:
     """The family's largest |t| (sides 1: t) under each sign flip."""
-    units = len(cells)
-    if 2**units <= resamples:
-        every = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
-        signs = 1.0 - 2.0 * every
-    else:
-        signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(resamples, units))
+    signs = _signs(len(cells), resamples, seed)
     largest = np.full(len(signs), -np.inf)
     size = max(1, NUMBERS_A_BLOCK // len(signs))
     for start in range(0, cells.shape[1], size):
@@ -343,6 +494,14 @@ def _largest(
         flipped = (np.abs(flipped) if sides == 2 else flipped).max(axis=1)
         np.maximum(largest, flipped, out=largest)
     return largest
+
+
+def _signs(units: int, resamples: int, seed: int) -> np.ndarray:
+    """Sign flips (F, P): all where there are no more than `resamples`, else so many random ones."""
+    if 2**units <= resamples:
+        every = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+        return 1.0 - 2.0 * every
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(resamples, units))
 
 
 def _t(signs: np.ndarray, cells: np.ndarray, present: np.ndarray) -> np.ndarray:

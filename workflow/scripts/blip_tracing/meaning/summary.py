@@ -21,17 +21,26 @@ import numpy as np
 import pandas as pd
 
 from blip_tracing.meaning.beside import JOINT, SUM_OF_SINGLES, joint_of, singles_of
-from blip_tracing.meaning.effects import HALVES, MEASURED, NO_HEAD, QUANTITIES, asks_heads
+from blip_tracing.meaning.effects import (
+    HALVES,
+    MEASURED,
+    NO_HEAD,
+    OF_POSITIONS,
+    asks_heads,
+    changes_of,
+)
 from blip_tracing.meaning.marks import PValues, cell_tests, marks_of, of_enough, why_untested
 from blip_tracing.meaning.statistics import (
     FEWEST_PICTURES,
     SIGNIFICANT,
     detectable_mean,
     heterogeneity_test,
+    max_t_test,
     mean_intervals,
     selection_frequencies,
 )
 from blip_tracing.vocabulary.experiment import BY_ROLE, TOGETHER, Experiment
+from blip_tracing.vocabulary.metrics import ALWAYS, METRICS, Metric
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import window_of
 from blip_tracing.vocabulary.tables import (
@@ -47,8 +56,9 @@ from blip_tracing.vocabulary.tables import (
 
 CELL = ["layer", "head", "token_role"]
 KEYS = ["experiment", "site", "noise_level"]
+# What is tested, where no other metric's change is asked for (`Rules.tested`).
 TESTED = "probability_change"
-# What stands beside a change, and beside which quantities, each with its interval.
+# What stands beside a change in probability, and beside which quantities, each with its interval.
 BESIDE = {SUM_OF_SINGLES: (TESTED,), JOINT: (TESTED, "largest_change")}
 ENDS = ("", "_low", "_high")
 # What a row of the table has only where a cell of included examples is tested.
@@ -60,10 +70,11 @@ SUMMARY = [
 FAMILIES = [
     *KEYS, "token_role", "examples", "included", "pictures", "primary", "reference", "target",
     "total_effect", "hidden_share", "third_mass", "tested", "reason", "cells", "marked",
-    "detectable", "matched_share",
-    "heterogeneity_p",
+    "detectable", "matched_share", "heterogeneity_p", "damaged",
 ]  # fmt: skip
 NEGATIVE = [*KEYS, "token_role", "control", "cells", "false_marks", "exceeded"]
+# The metric in which damage shows: the probability of both answers together.
+OF_BOTH = "answer_probability"
 # Of a group of examples.
 OF_GROUPS = [TESTED, "turned", "contrast"]
 
@@ -78,12 +89,35 @@ class Family(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """The configuration's numbers behind means and marks."""
+    """The configuration's numbers behind means and marks.
+
+    metric: that is tested, in whose units `least_effect` is; further: the metrics whose changes are
+    told beside those that are always there (`metrics.further_of`).
+    """
 
     total_effect: float
     least_effect: float
     resamples: int
     seed: int
+    metric: str = "probability"
+    further: Sequence[str] = ()
+
+    @property
+    def tested(self) -> str:
+        """The quantity that is tested."""
+        return METRICS[self.metric].change
+
+    @property
+    def least_fall(self) -> float:
+        """The least fall in probability that is told of."""
+        return least_fall(METRICS[self.metric], self.least_effect, self.total_effect)
+
+
+def least_fall(metric: Metric, least_effect: float, total_effect: float) -> float:
+    """The least fall in probability that is told of: the least effect of the tested metric, where
+    that is a probability, else the least total effect, which always is one.
+    """
+    return least_effect if metric.bounded else total_effect
 
 
 @dataclass(frozen=True)
@@ -146,12 +180,13 @@ class Towards(NamedTuple):
 class Parted:
     """A family's included examples at the cells of which nothing is known beforehand.
 
-    known: what is known of each cell, (M,).
+    known: what is known of each cell, (M,); tested: the quantity; sign: that of its effects.
     """
 
     arranged: Arranged
     known: np.ndarray
-    direction: int
+    tested: str
+    sign: int
 
     @cached_property
     def included(self) -> Arranged:
@@ -161,7 +196,7 @@ class Parted:
     def towards(self, examples: Arranged, cells: np.ndarray) -> Towards:
         """Change and contrast of some examples and cells, above zero as they are to go."""
         chosen = examples.at(cells)
-        change, contrast = (self.direction * chosen.of(name) for name in (TESTED, "contrast"))
+        change, contrast = (self.sign * chosen.of(name) for name in (self.tested, "contrast"))
         return Towards(change, contrast, chosen.names, chosen.pictures)
 
     @cached_property
@@ -229,8 +264,10 @@ def summarize_family(
     role = of_roles["token_role"].iloc[0] if of_heads else ""
     level: dict[str, Any] = {key: of_cells[key].iloc[0] for key in KEYS}
     beside = [name for name in BESIDE if name in of_roles]
-    arranged = arrange(of_roles, [*QUANTITIES, *HALVES, *beside])
-    part = Parted(arranged, known_of(of_roles, arranged.cells), experiment.direction)
+    numbers = [*MEASURED, *rules.further, *changes_of(rules.further), *OF_POSITIONS, *HALVES]
+    arranged = arrange(of_roles, [*numbers, *beside])
+    sign = METRICS[rules.metric].towards(experiment)
+    part = Parted(arranged, known_of(of_roles, arranged.cells), rules.tested, sign)
     facts = family_facts(of_cells, experiment, primary)
     facts["primary"] &= role in ("", ALL)
     hides = experiment.corrupted is None or bool(
@@ -244,9 +281,12 @@ def summarize_family(
     if not reason:
         facts["detectable"] = detectable(part.open, rules)
     cells = tested_cells(part, not reason, rules)
+    if not reason and can_be_damage(experiment, rules.further):
+        facts["damaged"] = int(damaged_cells(part, experiment, rules).sum())
     facts |= {"tested": not reason, "reason": reason, "cells": int(cells["p_family"].count())}
     # The mean over all cells stands once, whatever the number of maps.
-    whole = arrange(of_cells, MEASURED) if role in ("", ALL) else None
+    whole_numbers = [*MEASURED, *rules.further, *changes_of(rules.further)]
+    whole = arrange(of_cells, whole_numbers) if role in ("", ALL) else None
     rows = pd.concat(
         _summary_rows(arranged, whole, _draws_of(of_cells), experiment, rules), ignore_index=True
     )
@@ -276,6 +316,36 @@ def tested_cells(part: Parted, tested: bool, rules: Rules) -> pd.DataFrame:
         cells.loc[~known, "p_family"] = p.both
         cells.loc[~known, "marked"] = marked
     return cells
+
+
+def can_be_damage(experiment: Experiment, further: Sequence[str]) -> bool:
+    """Whether it can be told that an intervention only damages: where it is to raise an answer.
+
+    One that is to take an answer takes its probability from both that are followed anyway.
+    """
+    return experiment.direction > 0 and OF_BOTH in further
+
+
+def damaged_cells(part: Parted, experiment: Experiment, rules: Rules) -> np.ndarray:
+    """Of the cells of which nothing is known, those where both answers lose: (M,) of whether.
+
+    The logit difference moves towards the followed answer there, and still the probability of
+    either falls by more than `least_fall`: what a patch does that breaks what stood against the
+    answer, rather than bring it (Heimersheim & Nanda 2024, How to use and interpret activation
+    patching, section 4.2). Both are tested over the pictures, each by max-T over the cells, and
+    both must be found: an intersection–union test, like that of a mark.
+    """
+    cells = part.included.at(part.known == "")
+    difference, both = METRICS["logit_difference"], METRICS[OF_BOTH]
+    moved = difference.towards(experiment) * cells.of(difference.change)
+    fallen = -cells.of(both.change)
+
+    def p_of(values: np.ndarray, least: float) -> np.ndarray:
+        enough = of_enough(values, cells.pictures)
+        return max_t_test(enough, rules.resamples, rules.seed, cells.pictures, least).p
+
+    p = PValues(p_of(moved, 0.0), p_of(fallen, rules.least_fall))
+    return marks_of(p, fallen, rules.least_fall)
 
 
 def detectable(towards: Towards, rules: Rules) -> float:
@@ -310,7 +380,7 @@ def finish_experiment(families: Sequence[Summarized], rules: Rules) -> tuple[pd.
     for family in families:
         found = family.cells.reindex(columns=[*CELL, *OF_CELLS])
         found["marked"] &= not exceeded
-        told = found.assign(quantity=TESTED, group=ALL, among=INCLUDED)
+        told = found.assign(quantity=rules.tested, group=ALL, among=INCLUDED)
         rows = family.summary.merge(told, on=[*CELL, "quantity", "group", "among"], how="left")
         rows["marked"] = rows["marked"].eq(True)
         rows["known"] = rows["known"].fillna("")
@@ -342,6 +412,8 @@ def known_of(of_roles: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
     A no-op is one in all of them; where some are ceilings, the mean is made of those too.
     """
     included = of_roles[of_roles["included"]]
+    if included.empty:
+        return np.full(len(cells), "")
     flags = included[CELL].assign(
         no_op=included["known"] == NO_OP, ceiling=included["known"] == CEILING
     )
@@ -372,7 +444,7 @@ def summarize(
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each quantity with its means and intervals, a row a cell."""
     for quantity in quantities:
-        lowest, highest = _range_of(quantity, arranged)
+        lowest, highest = _range_of(quantity, arranged, rules)
         yield (
             quantity,
             mean_intervals(
@@ -412,16 +484,18 @@ def _summary_rows(
             rows = pd.concat([part.cells.reset_index(drop=True), named, *there], axis=1)
             yield rows[rows["examples"] > 0]
 
-    parts = [] if whole is None else [(whole, MEASURED)]
+    measured = [*MEASURED, *changes_of(rules.further)]
+    parts = [] if whole is None else [(whole, measured)]
     for among in (ALL, INCLUDED):
-        for part, quantities in (*parts, (arranged, QUANTITIES)):
+        for part, quantities in (*parts, (arranged, [*measured, *OF_POSITIONS])):
             chosen = part if among == ALL else part.among(part.examples["included"])
             yield from rows_of(chosen, quantities, group=ALL, among=among)
     included = arranged.among(arranged.examples["included"])
     groups = sorted(included.examples["group"].unique())
     for group in groups if len(groups) > 1 else []:
         chosen = included.among(included.examples["group"] == group)
-        yield from rows_of(chosen, OF_GROUPS, group=group, among=INCLUDED)
+        of_groups = list(dict.fromkeys([*OF_GROUPS, rules.tested]))
+        yield from rows_of(chosen, of_groups, group=group, among=INCLUDED)
 
 
 def _beside(part: Arranged, experiment: Experiment, rules: Rules) -> dict[str, pd.DataFrame]:
@@ -430,7 +504,7 @@ def _beside(part: Arranged, experiment: Experiment, rules: Rules) -> dict[str, p
     for name in BESIDE:
         if name not in part.columns:
             continue
-        lowest, highest = _range_of(TESTED, part)
+        lowest, highest = _range_of(TESTED, part, rules)
         if name == SUM_OF_SINGLES:
             layers = int(part.cells["layer"].max()) + 1
             terms = np.array(
@@ -445,19 +519,27 @@ def _beside(part: Arranged, experiment: Experiment, rules: Rules) -> dict[str, p
     return found
 
 
-def _range_of(quantity: str, arranged: Arranged) -> tuple[Any, Any]:
-    """Where a quantity's range ends; a change's where the probability does, from the reference."""
+def _range_of(quantity: str, arranged: Arranged, rules: Rules) -> tuple[Any, Any]:
+    """Where a quantity's range ends; a change's where its metric's does, from the reference."""
     if quantity in ("probability", "turned"):
         return 0.0, 1.0
     if quantity == "hidden_change":
         return -1.0, 1.0
-    if quantity in (TESTED, "largest_change", "contrast"):
-        other = "contrast" if quantity == "contrast" else TESTED
-        beside = arranged.of("probability") - arranged.of(other)
-        there = ~np.isnan(beside)
-        before = np.where(there, beside, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
-        return -before, 1 - before
-    return -np.inf, np.inf
+    metric = _metric_of(quantity, rules)
+    if metric is None or not metric.bounded:
+        return -np.inf, np.inf
+    other = "contrast" if quantity == "contrast" else metric.change
+    beside = arranged.of(metric.name) - arranged.of(other)
+    there = ~np.isnan(beside)
+    before = np.where(there, beside, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    return metric.lowest - before, metric.highest - before
+
+
+def _metric_of(quantity: str, rules: Rules) -> Metric | None:
+    """The metric that a quantity is a change of; None where it is of none, as a logarithm is."""
+    named = {METRICS[name].change: name for name in (*ALWAYS, *rules.further)}
+    of = {**named, "largest_change": "probability", "contrast": rules.metric}
+    return METRICS[of[quantity]] if quantity in of else None
 
 
 def _negatives(
@@ -479,7 +561,7 @@ def _negatives(
         yield SAME_ANSWER, part.towards(part.arranged.among(chosen), part.known != NO_OP)
     if tested:
         cells = part.included.at(part.known == "")
-        first, second = (experiment.direction * cells.of(half) for half in HALVES)
+        first, second = (part.sign * cells.of(half) for half in HALVES)
         yield UNRELATED_SOURCE, Towards(first, first - second, cells.names, cells.pictures)
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,8 +32,8 @@ from blip_tracing.printing.page import (
     verdicts_table,
 )
 from blip_tracing.telling.fonts import FONT
-from blip_tracing.telling.told import Example, MapGroup, Overview, Story
-from blip_tracing.telling.words import brief, printable
+from blip_tracing.telling.told import Example, MapGroup, Measure, Overview, Story
+from blip_tracing.telling.words import brief, level_noun, listed, printable
 
 PICTURE_PIXELS = 500
 NOTHING = "–"
@@ -63,6 +64,7 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
     """What the template shows, by the names that it uses; its pictures are put into the folder."""
     return {
         **{name: value for name, value in vars(story).items() if isinstance(value, str)},
+        "measures_caption": measures_words(story.measures),
         "findings": story.findings,
         "methods": story.methods,
         "examples": [
@@ -87,11 +89,15 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
         "facts": story.facts.to_numpy().tolist(),
         "versions": story.versions.to_numpy().tolist(),
         "chart": None if story.means.empty else drawn(
-            mean_levels(story.means, story.floors, WIDTHS["two_columns"]), folder / "noise_levels"
+            mean_levels(story.means, story.floors, WIDTHS["two_columns"], story.sign),
+            folder / "noise_levels",
         ),
-        "means": columns_of(means_table(story.means)),
+        "means": columns_of(means_table(story.means, story.sign)),
+        "level": level_noun(story.sign),
         "clean": clean_runs(story.means),
         "verdicts": columns_of(verdicts_table(story.verdicts)),
+        "expectations": columns_of(story.expectations) if len(story.expectations) else [],
+        "published_method": asdict(story.published_method) if story.published_method else None,
         "analyses": [
             {
                 "title": answered.title,
@@ -111,6 +117,12 @@ def content_of(story: Story, folder: Path) -> dict[str, Any]:
             "losses": list(LOSSES),
         },
     }  # fmt: skip
+
+
+def measures_words(measures: Sequence[Measure]) -> str:
+    """Which measure the maps show, and where the others are seen."""
+    first, *others = (measure.label for measure in measures)
+    return f"Maps are of the change in {first}; the run's page shows that in {listed(others)} too."
 
 
 def overview_caption(overview: Overview | None) -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from blip_tracing.telling.told import is_known
 from blip_tracing.telling.words import with_interval
 from blip_tracing.vocabulary.experiment import QUESTIONS
+from blip_tracing.vocabulary.metrics import METRICS, Metric
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.tables import INCLUDED
 
@@ -22,6 +23,7 @@ WORDS = yaml.safe_load(Path(__file__).parents[3].joinpath("report/latex.yaml").r
 CAPTIONS, SYMBOLS = WORDS["captions"], WORDS["symbols"]
 LAST_LETTER = 0xFF
 NOTHING = "--"
+PROBABILITY = METRICS["probability"]
 CHANGE, NORMALISED, CONTRAST = "probability_change", "normalised", "contrast"
 TURNED = "turned"
 
@@ -80,20 +82,20 @@ def baseline_table(baseline: pd.DataFrame, examples: Sequence[str]) -> str:
     return booktabs(table, words, caption, "baseline")
 
 
-def effects_table(summary: pd.DataFrame) -> str:
-    """The effects of all cells of an experiment together, with intervals."""
+def effects_table(summary: pd.DataFrame, tested: Metric = PROBABILITY) -> str:
+    """The effects of all cells of an experiment together, with intervals; tested: the metric."""
     rows = _counted(summary)
     caption = CAPTIONS["effects"]
-    return _effects(rows[rows["layer"].isna()], caption, "effects", by_role=False)
+    return _effects(rows[rows["layer"].isna()], caption, "effects", tested, by_role=False)
 
 
-def role_effects_table(summary: pd.DataFrame) -> str:
-    """The effects of each layer and role, with intervals and tests."""
+def role_effects_table(summary: pd.DataFrame, tested: Metric = PROBABILITY) -> str:
+    """The effects of each layer and role, with intervals and tests, of the tested metric."""
     rows = _counted(summary)
     caption = CAPTIONS["role-effects"]
     of_heads = rows["head"].notna() if "head" in rows else False
     rows = rows[rows["layer"].notna() & ((rows["token_role"] != ALL) | of_heads)]
-    return _effects(rows, caption, "role-effects", by_role=True)
+    return _effects(rows, caption, "role-effects", tested, by_role=True)
 
 
 def _counted(summary: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +185,10 @@ def _of_examples(table: pd.DataFrame, examples: Sequence[str]) -> pd.DataFrame:
     return table[table["example"].isin(examples)]
 
 
-def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str:
+def _effects(rows: pd.DataFrame, caption: str, label: str, tested: Metric, by_role: bool) -> str:
+    further = [] if tested is PROBABILITY else [tested.change]
+    if further:
+        caption = f"{caption} Tested: the change in {tested.label}, of which contrasts are too."
     keys = ["experiment", "site", "noise_level", "layer", "token_role"]
     headed = by_role and "head" in rows and rows["head"].notna().any()
     if headed:
@@ -191,10 +196,10 @@ def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str
     # Every experiment's layers in order, and the roles as the summary has them.
     rows = rows.assign(interval=rows.apply(interval, axis=1))
     wide = rows.pivot(index=keys, columns="quantity", values="interval")
-    tests = rows[rows["quantity"] == CHANGE].set_index(keys)
+    tests = rows[rows["quantity"] == tested.change].set_index(keys)
     cells = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
     # Not every run has all quantities: without a null there is no contrast.
-    wide = wide.reindex(cells, columns=[CHANGE, NORMALISED, CONTRAST, TURNED])
+    wide = wide.reindex(cells, columns=[CHANGE, NORMALISED, CONTRAST, TURNED, *further])
     tests = tests.reindex(cells)
     named = wide.index.to_frame(index=False)
     columns = {
@@ -209,6 +214,7 @@ def _effects(rows: pd.DataFrame, caption: str, label: str, by_role: bool) -> str
         ),
         "Role": named["token_role"],
         "Change": wide[CHANGE].to_numpy(),
+        **({"Tested": wide[tested.change].to_numpy()} if further else {}),
     }
     if by_role:
         columns |= {"Turned": wide[TURNED].to_numpy(), "Contrast": wide[CONTRAST].to_numpy()}

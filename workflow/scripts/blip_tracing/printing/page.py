@@ -38,6 +38,8 @@ from blip_tracing.telling.words import (
     NULL_LINE,
     brief,
     is_corrupted_alone,
+    level_axis,
+    level_noun,
     percent,
     signed,
     unsigned,
@@ -197,11 +199,11 @@ def content_of(story: Story, links: Links) -> dict[str, Any]:
         "overlays": {one.name: over_of(one, group) for group in over for one in group.maps},
         "seen": seen_pictures(group.picture for group in over),
         "limits": groups[0].limits if groups else {},
-        "measures": MEASURES,
+        "measures": measures_of(groups[0].limits) if groups else [],
         "pictures": {picture: picture_address(picture) for picture in images},
         "depths": [(curve, depth_chart(curve)) for curve in story.depths],
         "noise": noise_chart(story) if len(story.means) else None,
-        "means": means_table(story.means),
+        "means": means_table(story.means, story.sign),
         "clean": clean_runs(story.means),
         "verdicts": verdicts_table(story.verdicts),
         "controls": controls_table(story.controls),
@@ -212,7 +214,21 @@ def content_of(story: Story, links: Links) -> dict[str, Any]:
         "lines_of_sites": lines_of_sites,
         "steps": strip_steps,
         "signed": signed,
+        "level_noun": level_noun,
     }
+
+
+def measures_of(limits: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What the page's script needs of each measure: its words, the end of its scale, its digits."""
+    return [
+        {
+            "name": name,
+            "words": MEASURES[name].change_words("{}"),
+            "limit": limit,
+            "digits": _digits(name) - 1,
+        }
+        for name, limit in limits.items()
+    ]
 
 
 # ---- the overview ------------------------------------------------------------------------------
@@ -267,18 +283,28 @@ def grid_of(one: Map, group: MapGroup) -> Grid:
     for _, cells in one.cells.groupby("place"):
         there = {cell["layer"]: cell_of(cell, group.limit) for cell in cells.to_dict("records")}
         rows.append((cells["label"].iloc[0], tuple(there.get(layer) for layer in layers)))
-    others = {measure: _numbers(one.cells, measure, layers) for measure in MEASURES[1:]}
+    others = {name: _numbers(one.cells, name, layers) for name in _switched(group)}
     return Grid(layers, tuple(rows), others)
 
 
 def _numbers(cells: pd.DataFrame, measure: str, layers: tuple[int, ...]) -> str:
     table = cells.pivot(index="place", columns="layer", values=measure).reindex(columns=layers)
-    return " ".join(map(_number, table.to_numpy().flat))
+    return " ".join(_number(value, _digits(measure)) for value in table.to_numpy().flat)
 
 
-def _number(value: float) -> str:
+def _switched(group: MapGroup) -> list[str]:
+    """The measures that the page's switch shows in a group, beside the first."""
+    return list(group.limits)[1:]
+
+
+def _digits(measure: str) -> int:
+    """Decimal places of a number that is told; a cell has room for one less."""
+    return 3 if MEASURES[measure].bounded else 2
+
+
+def _number(value: float, digits: int) -> str:
     # Adding 0 takes the sign from a rounded -0.
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0:g}"
+    return "-" if math.isnan(value) else f"{round(value, digits) + 0:g}"
 
 
 def lines_of_sites(group: MapGroup) -> list[list[Map]]:
@@ -303,12 +329,17 @@ def over_of(one: Map, group: MapGroup) -> Over:
     layer: Any
     for layer, cells in regions.groupby("layer"):
         if side > TOLD_IN_FULL:
-            cells = cells[CELLS]
+            cells = cells[[*CELLS, *(name for name in _switched(group) if name not in CELLS)]]
         there = {cell["place"]: cell_of(cell, group.limit) for cell in cells.to_dict("records")}
         places = [range(1 + row * side, 1 + (row + 1) * side) for row in range(side)]
         panels.append((int(layer), tuple(tuple(map(there.get, row)) for row in places)))
         by_place = cells.set_index("place").reindex(range(1, side**2 + 1))
-        others.append({name: " ".join(map(_number, by_place[name])) for name in MEASURES[1:]})
+        others.append(
+            {
+                name: " ".join(_number(value, _digits(name)) for value in by_place[name])
+                for name in _switched(group)
+            }
+        )
     alone = replace(one, name=f"{one.name}-cls", title="", cells=one.cells[one.cells["place"] == 0])
     return Over(tuple(panels), tuple(others), alone, grid_of(alone, group))
 
@@ -326,7 +357,8 @@ def seen_pictures(paths: Iterable[str]) -> dict[str, Seen]:
 def cell_of(cell: Mapping[Hashable, Any], limit: float) -> Cell:
     """limit: the value at the end of the scale of colours."""
     value = cell["value"]
-    details = [f"{name}: {text}" for name, text in cell.items() if name not in CELLS and text]
+    details = [f"{name}: {text}" for name, text in cell.items()
+               if name not in (*CELLS, *MEASURES) and text]  # fmt: skip
     return Cell(
         number=brief(value),
         step=step_of(value, limit),
@@ -340,7 +372,8 @@ def noise_chart(story: Story) -> Chart:
     levels = _places(story.means, "noise_level")
     names = tuple(f"{level:g}" for level in levels)
     return Chart(
-        tuple(lines_of(story.means, "noise_level")), names, "σ = ", "noise level σ",
+        tuple(lines_of(story.means, "noise_level")), names,
+        f"{story.sign} = ", level_axis(story.sign),
         "mean p(base answer)", tuple(thin_lines(story.floors, levels)),
     )  # fmt: skip
 
@@ -436,20 +469,21 @@ def overview_table(overview: Overview | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def means_table(means: pd.DataFrame) -> pd.DataFrame:
+def means_table(means: pd.DataFrame, sign: str = "σ") -> pd.DataFrame:
     """The means in words: a row a noise level, a column a run; the clean run has no level.
 
-    And of corrupted runs how large the noise is, and what it did.
+    And of corrupted runs how large the noise is, and what it did. sign: what a level is called.
     """
     if means.empty:
         return pd.DataFrame()
     noisy = means[means["noise_level"].notna()]
     words = noisy.assign(text=[_mean_and_interval(row) for row in noisy.to_dict("records")])
     table = words.pivot(index="noise_level", columns="run", values="text")
-    table = table[list(dict.fromkeys(words["run"]))].rename_axis(columns=None, index="σ")
+    table = table[list(dict.fromkeys(words["run"]))].rename_axis(columns=None, index=sign)
     corrupted = noisy.dropna(subset="hidden").drop_duplicates("noise_level")
     of_level = corrupted.set_index("noise_level").reindex(table.index)
-    table.insert(0, "σ / sd", of_level["noise_in_sd"].map("{:.2g}".format, na_action="ignore"))
+    if of_level["noise_in_sd"].notna().any():
+        table.insert(0, "σ / sd", of_level["noise_in_sd"].map("{:.2g}".format, na_action="ignore"))
     table["hid the answer"] = of_level["hidden"].map(percent, na_action="ignore")
     table["third answers"] = of_level["third"].map(percent, na_action="ignore")
     return table.fillna("").rename(index="{:g}".format).reset_index()
@@ -465,6 +499,8 @@ def verdicts_table(verdicts: pd.DataFrame | None) -> pd.DataFrame:
     """The verdicts in words."""
     if verdicts is None:
         return pd.DataFrame()
+    if "bound" in verdicts:
+        return verdicts
     return verdicts.assign(
         expected=["" if pd.isna(count) else round(count, 1) for count in verdicts["expected"]],
         shift=["" if pd.isna(layers) else f"{layers:g}" for layers in verdicts["shift"]],

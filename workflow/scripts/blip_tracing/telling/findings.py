@@ -11,8 +11,10 @@ import pandas as pd
 from blip_tracing.meaning.effects import HALF
 from blip_tracing.meaning.replication.compare import AGREES, CANNOT_TELL, DIFFERS
 from blip_tracing.meaning.statistics import FEWEST_PICTURES, SIGNIFICANT
+from blip_tracing.meaning.summary import least_fall
 from blip_tracing.telling.phrases import (
     acted_words,
+    amount_words,
     followed_words,
     moves_words,
     title_of,
@@ -40,6 +42,7 @@ from blip_tracing.vocabulary.tables import (
     FEW_NULLS,
     FEW_PICTURES,
     NO_NULL,
+    NOTHING_HIDDEN,
 )
 
 # Cells that together were the largest in so many resamples cannot be told from the best.
@@ -69,6 +72,7 @@ def findings_of(run: Run, controls: pd.DataFrame, verdicts: pd.DataFrame | None)
             yield turned_by_layer(run, experiment, primary)
         yield from tested(run, experiment, primary)
         yield from elsewhere(run, experiment, primary)
+        yield from damaged(run, experiment, primary)
         yield from unrelated(run, experiment, primary)
     if not controls.empty:
         yield vouched(controls)
@@ -101,7 +105,7 @@ def tells_turns(run: Run, experiment: Experiment, primary: Any) -> bool:
 def turned_by_layer(run: Run, experiment: Experiment, primary: Any) -> str:
     """In how many examples the state at the differing word turns the answer, layer by layer."""
     turned = _of_role(run.summary(primary, "turned"), run.differing)
-    changes = _of_role(run.summary(primary, "probability_change"), run.differing)
+    changes = _of_role(run.tested_changes(primary), run.differing)
     counts = (turned["mean"] * turned["examples"]).round().astype(int).to_dict()
     must = {
         layer: {CEILING: " (there it must: it is asking the other question)"}.get(known, "")
@@ -147,7 +151,7 @@ def _described(primary: Any) -> str:
 def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     """The marked cells that cannot be told from the best, or why there are none."""
     named = _named(experiment, primary)
-    changes = run.summary(primary, "probability_change")
+    changes = run.tested_changes(primary)
     if not primary["tested"]:
         if primary["reason"] == FALSE_MARKS:
             yield (
@@ -157,7 +161,7 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
         elif primary["reason"] not in DESCRIBED:
             yield f"{named}: not tested ({primary['reason']}), and nothing is claimed."
         elif not tells_turns(run, experiment, primary):
-            yield f"{named}: {_largest(experiment, primary, changes)}"
+            yield f"{named}: {_largest(run, experiment, primary, changes)}"
         return
     marked = changes[is_true(changes["marked"]) & ~is_known(changes)]
     cells, of = int(primary["cells"]), _cells_words(primary)
@@ -166,8 +170,8 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
         power = (
             ""
             if pd.isna(found)
-            else f"; in a cell of typical spread a mean change of {found:.2f} would have been "
-            "found with 80 % probability"
+            else f"; in a cell of typical spread a mean change of {found:.2f}{run.tested.unit} "
+            "would have been found with 80 % probability"
         )
         yield (
             f"{named}: none of {cells} {of} stands out from both the floor and an unrelated "
@@ -177,7 +181,7 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     best = undecided(marked)
     top = best.iloc[0]
     change = with_interval(top["mean"], top["low"], top["high"])
-    moved = f"{moves_words(experiment)} p({followed_words(experiment)})"
+    moved = moves_words(experiment, run.tested)
     share = best["chosen"].sum()
     choice = (
         f"It was the largest of all {of}"
@@ -188,8 +192,8 @@ def tested(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     families = run.tables["families"]
     several = (families["experiment"] == experiment.name).sum() > 1
     overall = int((marked["p_study"] < SIGNIFICANT).sum())
-    also = f" ({overall} of them also over all σ and sites)" if several else ""
-    study = f"; over all σ and sites {_p(top['p_study'])}" if several else ""
+    also = f" ({overall} of them also over all levels and sites)" if several else ""
+    study = f"; over all levels and sites {_p(top['p_study'])}" if several else ""
     at = "" if len(best) == 1 else f" at {_place(top)}"
     heads = named_heads(run, experiment, primary) if len(marked) > 1 else ""
     yield (
@@ -225,17 +229,49 @@ def elsewhere(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
     if without:
         sites, found = zip(*without, strict=True)
         yield (
-            f"{title_of(experiment)}: at {listed(sites)} nothing stands out{_power_words(found)}."
+            f"{title_of(experiment)}: at {listed(sites)} nothing stands out"
+            f"{_power_words(found, run.tested.unit)}."
         )
 
 
-def _power_words(found: Sequence[float]) -> str:
+def damaged(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
+    """Where the logit difference moves as it is to and both answers lose, counted, if anywhere.
+
+    Nothing is said where that was not tested: of fewer than six pictures, of an intervention that
+    is to take an answer, of a run that is not scored by the probability of both.
+    """
+    families = run.tables["families"]
+    if "damaged" not in families:
+        return
+    mine = families[
+        (families["experiment"] == experiment.name)
+        & at_level(families["noise_level"], primary["noise_level"])
+        & families["tested"]
+        & (families["damaged"] > 0)
+    ].drop_duplicates("site")
+    where = [
+        f"{int(family['damaged'])} of {int(family['cells'])} {_cells_words(family)} at "
+        f"{family['site']}"
+        for family in mine.to_dict("records")
+    ]
+    if where:
+        effects = run.config["effects"]
+        least = least_fall(run.tested, effects["least_effect"], effects["total_effect"])
+        yield (
+            f"{title_of(experiment)}: in {listed(where)} the logit difference moves towards the "
+            f"{followed_words(experiment)} while p(base) + p(source) falls by more than {least:g} "
+            "(both tested over the pictures, p < 0.05 for all cells of a map): there the model is "
+            "damaged, and the logit difference alone does not show what a state carries."
+        )
+
+
+def _power_words(found: Sequence[float], unit: str) -> str:
     """`; a mean change of 0.02 to 0.09 would …`; "" where it is not known."""
     known = sorted({f"{least:.2f}" for least in found if not np.isnan(least)})
     if not known:
         return ""
     change = " to ".join(dict.fromkeys([known[0], known[-1]]))
-    return f"; a mean change of {change} would have been found with 80 % probability"
+    return f"; a mean change of {change}{unit} would have been found with 80 % probability"
 
 
 def named_heads(run: Run, experiment: Experiment, family: Any) -> str:
@@ -248,12 +284,12 @@ def named_marks(run: Run, experiment: Experiment, family: Any) -> str:
 
     "" where none of them is marked.
     """
-    changes = run.summary(family, "probability_change")
+    changes = run.tested_changes(family)
     marked = changes[is_true(changes["marked"]) & ~is_known(changes)]
     if marked.empty:
         return ""
-    order = (experiment.direction * marked["mean"]).sort_values(ascending=False, kind="stable")
-    rows = marked.loc[order.index]
+    order = run.tested.rises(experiment) * marked["mean"]
+    rows = marked.loc[order.sort_values(ascending=False, kind="stable").index]
     words = [
         f"{_place(row, 'of')}, {with_interval(row['mean'], row['low'], row['high'])}"
         for row in rows.head(MOST_NAMED).to_dict("records")
@@ -285,10 +321,13 @@ def places_words(cells: pd.DataFrame) -> str:
     return "; ".join(words)
 
 
-def _largest(experiment: Experiment, primary: Any, changes: pd.DataFrame) -> str:
+def _largest(run: Run, experiment: Experiment, primary: Any, changes: pd.DataFrame) -> str:
     """A description of these examples: never of a cell whose outcome is known."""
     rows = changes[~is_known(changes)]
-    top = rows.iloc[(experiment.direction * rows["mean"]).argmax()]
+    if rows.empty:
+        return "not tested: what each of its cells does is known beforehand."
+    top = rows.iloc[(run.tested.rises(experiment) * rows["mean"]).argmax()]
+    what = run.tested.words.format(followed_words(experiment))
     reason = primary["reason"]
     untested = (
         f"only {how_many(primary['pictures'], 'picture')}; a test needs {FEWEST_PICTURES}"
@@ -298,7 +337,7 @@ def _largest(experiment: Experiment, primary: Any, changes: pd.DataFrame) -> str
     return (
         f"not tested ({untested}). In "
         f"{'the one example' if primary['included'] == 1 else 'these examples'} the largest mean "
-        f"change in p({followed_words(experiment)}), {signed(top['mean'])}, stands at "
+        f"change in {what}, {signed(top['mean'])}, stands at "
         f"{_place(top)}: a description, which says nothing of other examples."
     )
 
@@ -324,7 +363,7 @@ def unrelated(run: Run, experiment: Experiment, primary: Any) -> Iterator[str]:
 
 
 def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
-    """Whether the noise hid the answer, and where its probability went."""
+    """Whether the corruption hid the answer, and where its probability went."""
     means = run.tables["run_means"]
     rows = means[means["run"] == noisy.name]
     row = rows[at_level(rows["noise_level"], noise_level)].iloc[0]
@@ -335,7 +374,7 @@ def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
         if not pd.isna(row["noise_in_sd"])
         else ""
     )
-    sentence = f"With {noisy.corruption.amount(noise_level)}{deviations} "
+    sentence = f"With {noisy.corruption.amount(noise_level)}{deviations}{noisy.corruption.beside} "
     if len(clean) and row["mean"] < clean.iloc[0]:
         sentence += (
             f"the mean probability of the base answer falls from {clean.iloc[0]:.3f} to "
@@ -344,7 +383,8 @@ def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
     else:
         sentence += f"the mean probability of the base answer is {row['mean']:.3f}"
     if row["hidden"] == 0:
-        sentence += "; in no draw did it fall below half of the clean run's: the noise hid nothing"
+        sentence += f"; in no draw did it fall below half of the clean run's: {NOTHING_HIDDEN}"
+        sentence += _would_hide(rows, noisy)
     elif not pd.isna(row["hidden"]):
         sentence += f"; in {percent(1 - row['hidden'])} of draws it did not fall below half"
     if not pd.isna(row["third"]):
@@ -355,6 +395,18 @@ def corruption_of(run: Run, noisy: vocabulary.Run, noise_level: float) -> str:
     if len(alone):
         sentence += f". With the picture and no question it is {alone.iloc[0]:.3f}"
     return f"{sentence}."
+
+
+def _would_hide(means: pd.DataFrame, noisy: vocabulary.Run) -> str:
+    """At which of the levels of a run it hid the answer in most draws, the gentlest of them.
+
+    means: its rows of the table `run_means`.
+    """
+    hiding = means[means["hidden"] > HALF].sort_values("mean")
+    if len(hiding):
+        assert noisy.corruption is not None
+        return f", as {noisy.corruption.amount(hiding['noise_level'].iloc[-1])} did in most"
+    return ", nor did it at any other level" if len(means) > 1 else ""
 
 
 def vouched(controls: pd.DataFrame) -> str:
@@ -393,7 +445,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def _named(experiment: Experiment, primary: Any) -> str:
     window = window_words(experiment)
     title = ", ".join(filter(None, [title_of(experiment, primary["site"]), window]))
-    return " at ".join(filter(None, [title, level_words(primary["noise_level"])]))
+    return " at ".join(filter(None, [title, amount_words(experiment, primary["noise_level"])]))
 
 
 def _cells_words(primary: Any) -> str:
@@ -425,11 +477,14 @@ def _of_role(rows: pd.DataFrame, role: str) -> pd.DataFrame:
     return rows[rows["token_role"] == role].set_index("layer").sort_index()
 
 
-def reasons_words(families: pd.DataFrame, of_all: bool = True) -> str:
-    """Why families are not tested: each reason, with its levels where it is not that of all."""
+def reasons_words(families: pd.DataFrame, sign: str, of_all: bool = True) -> str:
+    """Why families are not tested: each reason, with its levels where it is not that of all.
+
+    sign: what a level is called.
+    """
     words: Sequence[str] = []
     for reason, rows in families.groupby("reason", sort=False):
-        levels = [level_words(level) for level in rows["noise_level"] if not pd.isna(level)]
+        levels = [level_words(level, sign) for level in rows["noise_level"] if not pd.isna(level)]
         where = (
             f" ({', '.join(levels)})"
             if levels and (families["reason"].nunique() > 1 or not of_all)

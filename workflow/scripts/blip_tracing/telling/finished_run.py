@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset as ds
 
+from blip_tracing.given.methods import read_method
 from blip_tracing.machinery.files import read_record
 from blip_tracing.machinery.tables import PARQUET, read_table
 from blip_tracing.telling.overview import read_turns
@@ -24,8 +25,8 @@ TELLING = 10
 def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run:
     """Read what the story needs of the run's tables, by name, and of its stages' facts.
 
-    params: the rule's `config`, `config_files`, `overrides`, `pictures`, `source_pictures` and
-    `boxes`, the sheet's.
+    params: the rule's `config`, `config_files`, `overrides`, `pictures`, `source_pictures`, and
+    `boxes` and `units`, the sheet's.
     """
     shown = list(params.pictures)
     # A row a cell: of a large sheet these are not read whole.
@@ -46,6 +47,8 @@ def read_run(files: Mapping[str, str], facts: Iterable[str], params: Any) -> Run
         pictures=params.pictures,
         source_pictures=params.source_pictures,
         boxes=params.boxes,
+        units=params.units,
+        method=read_method(path) if (path := params.config.get("method")) else None,
         tables=tables,
         provenance={stage_of(path): read_record(path, ["files"]) for path in facts},
     )

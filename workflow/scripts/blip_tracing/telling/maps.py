@@ -15,7 +15,13 @@ from blip_tracing.meaning.effects import by_level
 from blip_tracing.meaning.marks import FEWEST_DRAWS
 from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
 from blip_tracing.telling.findings import named_heads, reasons_words
-from blip_tracing.telling.phrases import followed_words, reference_of, title_of
+from blip_tracing.telling.phrases import (
+    amount_words,
+    followed_words,
+    level_sign,
+    reference_of,
+    title_of,
+)
 from blip_tracing.telling.places import (
     all_states_words,
     is_drawn_by_head,
@@ -28,6 +34,7 @@ from blip_tracing.telling.places import (
 )
 from blip_tracing.telling.told import (
     CELLS,
+    FIRST,
     MARK,
     OWN_MARK,
     Map,
@@ -40,7 +47,6 @@ from blip_tracing.telling.told import (
     sites_of,
 )
 from blip_tracing.telling.words import (
-    level_words,
     p_words,
     pair_of,
     percent,
@@ -48,19 +54,13 @@ from blip_tracing.telling.words import (
     signed,
     with_interval,
 )
-from blip_tracing.vocabulary.experiment import BASE, EACH, Experiment
+from blip_tracing.vocabulary.experiment import EACH, Experiment
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.tables import CEILING, NO_OP, NOTHING_HIDDEN
 from blip_tracing.vocabulary.views import is_drawn_over_picture, side_by_side
 
 # The ends of a scale of colours.
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-# Column of a map → column of the tables.
-COLUMNS = {
-    "value": "probability_change",
-    "log_odds": "log_odds_change",
-    "logit_difference": "logit_difference_change",
-}
 # Of a scale of colours, what cannot be told from white.
 FAINT = 0.05
 # What other experiments say of a change: column of the summary → what it is called.
@@ -77,18 +77,18 @@ REGION = re.compile(r"[rp](\d+)c(\d+)")
 def limits_of(run: Run) -> dict[str, float]:
     """The end of each measure's scale of colours: one for all maps, no less than any value."""
     if not run.experiments:
-        return dict.fromkeys(COLUMNS, 1.0)
+        return {measure.name: 1.0 for measure in run.measures}
     summary, effects = run.tables["summary"], run.tables["effects"]
     shown = summary[(summary["group"] == ALL) & summary["layer"].notna()]
     return {
-        measure: round_limit(
-            max(
-                shown.loc[shown["quantity"] == column, "mean"].abs().max(),
-                effects[column].abs().max(),
+        measure.name: round_limit(
+            np.fmax(
+                shown.loc[shown["quantity"] == measure.quantity, "mean"].abs().max(),
+                effects[measure.quantity].abs().max(),
             ),
-            bounded=measure == "value",
+            measure.bounded,
         )
-        for measure, column in COLUMNS.items()
+        for measure in run.measures
     }
 
 
@@ -127,19 +127,22 @@ def average_maps(run: Run) -> Iterator[MapGroup]:
         answer = followed_words(experiment)
         mean = f"Mean over {count} examples of the change" if count > 1 else "Change"
         over = mean_words(experiment, site) if is_drawn_by_head(site) else ""
+        put = role_state_words(experiment, site)
         yield MapGroup(
             title=title_of(experiment, site),
-            measure=f"change in p({answer})",
+            measure=FIRST.change_words(answer),
+            answer=answer,
             rows="head" if is_drawn_by_head(site) else "role",
             limits=limits,
             caption=(
-                f"{mean} in p({answer}) when {role_state_words(experiment, site)} is put in"
+                f"{mean} in {FIRST.words.format(answer)} when {put} is put in"
                 f"{f', {over}' if over else ''}. {reference_of(experiment)}{_beside_words(maps)}"
             ),
             marks=family_marks(run, experiment, mine),
             mark=MARK,
             maps=maps,
-            idle=idle_words(maps),
+            idle=idle_words(maps, level_sign(experiment)),
+            sign=level_sign(experiment),
         )
 
 
@@ -158,7 +161,7 @@ def _average_map(
     level, site = family["noise_level"], family["site"]
     name = map_name("average", experiment.name, site, level=level)
     cells = _role_cells(run, experiment, family)
-    title = _average_title(family)
+    title = _average_title(experiment, family)
     beside = []
     if is_drawn_by_head(site):
         over = mean_words(experiment, site)
@@ -197,8 +200,13 @@ def _sums_of_singles(
     at = cells[["layer", "place", "label"]].merge(
         sums.assign(layer=changes["layer"].astype(int)), on=["layer", "label"]
     )
-    unknown = dict.fromkeys(["log_odds", "logit_difference"], np.nan)
-    return at.assign(marked=False, **unknown)[CELLS]
+    unknown = {measure.name: np.nan for measure in run.measures[1:]}
+    return at.assign(marked=False, **unknown)[[*CELLS, *further_names(run)]]
+
+
+def further_names(run: Run) -> list[str]:
+    """The measures of a run that not every run has."""
+    return [measure.name for measure in run.measures if measure.name not in CELLS]
 
 
 def _ends(changes: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -233,20 +241,21 @@ def hid_nothing(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> 
     return bool(small or family["hidden_share"] == 0)
 
 
-def idle_words(maps: Sequence[Map]) -> str:
-    """`σ = 0.1, 0.5, 1: the noise hid nothing, so there is nothing to bring back or to test.`"""
+def idle_words(maps: Sequence[Map], sign: str) -> str:
+    """`σ = 0.1, 1: the corruption hid nothing, so there is nothing to bring back or to test.`"""
     levels = [f"{one.level:g}" for one in maps if one.idle]
     if not levels:
         return ""
     return (
-        f"σ = {', '.join(levels)}: {NOTHING_HIDDEN}, so there is nothing to bring back or to test."
+        f"{sign} = {', '.join(levels)}: {NOTHING_HIDDEN}, so there is nothing to bring back or to "
+        "test."
     )
 
 
-def _average_title(family: Mapping[Any, Any]) -> str:
+def _average_title(experiment: Experiment, family: Mapping[Any, Any]) -> str:
     hidden = family["hidden_share"]
     parts = [
-        level_words(family["noise_level"]),
+        amount_words(experiment, family["noise_level"]),
         f"floor {family['reference']:.3f}",
         "" if np.isnan(hidden) else f"hid the answer in {percent(hidden)} of draws",
     ]
@@ -269,37 +278,44 @@ def _role_cells(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> 
         known = [role for role in run.roles_of(site) if role in there]
         there = [*known, *(role for role in there if role not in known)]
 
-    def other(quantity: str) -> pd.DataFrame:
-        return run.summary(family, quantity).set_index(keys).reindex(changes.index)
+    def aligned(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.set_index(keys).reindex(changes.index)
 
-    contrast, hidden, turned = map(other, ("contrast", "hidden_change", "turned"))
-    sign = _towards_followed(experiment)
+    hidden, turned = (
+        aligned(run.summary(family, quantity)) for quantity in ("hidden_change", "turned")
+    )
+    tests, contrast = (
+        aligned(run.tested_changes(family, quantity)) for quantity in ("", "contrast")
+    )
+    others = {
+        measure.name: measure.seen(experiment)
+        * aligned(run.summary(family, measure.quantity))["mean"]
+        for measure in run.measures[1:]
+    }
     cells = pd.DataFrame(
         {
             "layer": changes.index.get_level_values("layer").astype(int),
             "place": rows.map(there.index),
             "label": labels,
             "value": changes["mean"],
-            "log_odds": other(COLUMNS["log_odds"])["mean"],
-            "logit_difference": sign * other(COLUMNS["logit_difference"])["mean"],
+            **others,
             "low": changes["low"],
             "high": changes["high"],
-            "marked": is_true(changes["marked"]) & ~is_known(changes),
+            "marked": is_true(tests["marked"]) & ~is_known(tests),
         },
         index=changes.index,
     )
     details: dict[str, Any] = {
-        "known before": changes["known"].fillna("").map(lambda known: KNOWN.get(known, "")),
-        "minus the null": [
-            with_interval(*ends) for ends in contrast[["mean", "low", "high"]].to_numpy()
-        ],
+        "known before": tests["known"].fillna("").map(lambda known: KNOWN.get(known, "")),
+        **_tested_words(run, tests),
+        f"minus the null{_of_tested(run)}": _intervals(contrast),
         "hidden": hidden["mean"].map(signed),
         "examples turned": ["" if np.isnan(share) else percent(share) for share in turned["mean"]],
-        "p against the floor": changes["p_floor"].map(p_words),
-        "p against the null": changes["p_null"].map(p_words),
-        "p over all σ and sites": changes["p_study"].map(p_words),
+        "p against the floor": tests["p_floor"].map(p_words),
+        "p against the null": tests["p_null"].map(p_words),
+        "p over all levels and sites": tests["p_study"].map(p_words),
         "largest in resamples": [
-            "" if np.isnan(share) else percent(share) for share in changes["chosen"]
+            "" if np.isnan(share) else percent(share) for share in tests["chosen"]
         ],
         "examples": changes["examples"].map("{:g}".format),
     }
@@ -310,18 +326,49 @@ def _role_cells(run: Run, experiment: Experiment, family: Mapping[Any, Any]) -> 
     return told.sort_values(["place", "layer"], ignore_index=True)
 
 
+def _of_tested(run: Run) -> str:
+    """`, rank`: the metric that is tested, where it is not the one that maps show at first."""
+    return "" if run.tested is FIRST.metric else f", {run.tested.label}"
+
+
+def _tested_words(run: Run, tests: pd.DataFrame) -> dict[str, list[str]]:
+    """The tested change with its interval, where maps show another at first."""
+    if run.tested is FIRST.metric:
+        return {}
+    return {f"tested: change in {run.tested.label}": _intervals(tests)}
+
+
+def _intervals(rows: pd.DataFrame) -> list[str]:
+    return [with_interval(*ends) for ends in rows[["mean", "low", "high"]].to_numpy()]
+
+
+def measures_caption(run: Run) -> str:
+    """What the measures of the maps are, and of which marks are."""
+    notes = "; ".join(f"{measure.label}: {measure.note}" for measure in run.measures)
+    return (
+        f"What can be shown is the change in {notes}. Marks are of the change in "
+        f"{run.tested.label}, whatever is shown."
+    )
+
+
 def marks_caption(run: Run) -> str:
     """What a mark of averages is; "" where nothing was tested."""
     if not run.experiments or not run.tables["families"]["tested"].any():
         return ""
     least = run.config["effects"]["least_effect"]
+    intervals = (
+        "assume no more than that values are bounded"
+        if run.tested.bounded
+        else "are from a studentized bootstrap, since nothing bounds the values; they assume that "
+        "no rare value is missing"
+    )
     return (
-        f"{MARK} marks a mean change of at least {least:g} that is larger both than the floor (the "
-        "receiver's own run, nothing put in) and than what an unrelated example's state does (the "
-        "null): p < 0.05 in both of two tests, each by max-T with the signs of the pictures "
-        "flipped, corrected for all layers and rows of a map. Cells whose outcome is known before "
-        "are not tested. Intervals assume no more than that values are bounded, the tests that "
-        "they are symmetric, so that a marked cell's interval may reach below 0."
+        f"{MARK} marks a mean change in {run.tested.label} of at least {least:g}{run.tested.unit} "
+        "that is larger both than the floor (the receiver's own run, nothing put in) and than what "
+        "an unrelated example's state does (the null): p < 0.05 in both of two tests, each by "
+        "max-T with the signs of the pictures flipped, corrected for all layers and rows of a map. "
+        f"Cells whose outcome is known before are not tested. Intervals {intervals}, the tests "
+        "that they are symmetric, so that a marked cell's interval may reach beyond 0."
     )
 
 
@@ -329,18 +376,19 @@ def family_marks(run: Run, experiment: Experiment, families: pd.DataFrame) -> st
     """How many cells are marked at the primary level, or why none is."""
     tested = families[families["tested"]]
     if tested.empty:
-        why = reasons_words(families)
+        why = reasons_words(families, level_sign(experiment))
         six = f" {FEWEST_PICTURES} are the least, about 12 it takes for large effects."
         return f"No cell is marked: {why}.{six if 'six pictures' in why else ''}"
     level = run.primary(experiment)["noise_level"]
     at = tested[at_level(tested["noise_level"], level)]
     shown = at if len(at) else tested
     marked, cells = int(shown["marked"].sum()), int(shown["cells"].sum())
-    where = f" at {level_words(level)}" if len(at) and experiment.corrupted else ""
+    where = f" at {amount_words(experiment, level)}" if len(at) and experiment.corrupted else ""
     power = shown["detectable"].dropna()
     could = (
-        f" With {int(shown['pictures'].max())} pictures a mean change of {power.iloc[0]:.2f} is "
-        "found with 80 % probability in a cell of the map's typical spread."
+        f" With {int(shown['pictures'].max())} pictures a mean change of "
+        f"{power.iloc[0]:.2f}{run.tested.unit} in {run.tested.label} is found with 80 % "
+        "probability in a cell of the map's typical spread."
         if len(power)
         else ""
     )
@@ -348,12 +396,16 @@ def family_marks(run: Run, experiment: Experiment, families: pd.DataFrame) -> st
     idle = [hid_nothing(run, experiment, family) for family in families.to_dict("records")]
     said = (families["reason"] == NOTHING_HIDDEN) & np.array(idle, bool)
     others = families[~families["tested"] & ~said]
-    untested = f" Not tested: {reasons_words(others, of_all=False)}." if len(others) else ""
+    untested = (
+        f" Not tested: {reasons_words(others, level_sign(experiment), of_all=False)}."
+        if len(others)
+        else ""
+    )
     verb = "is" if marked == 1 else "are"
     what = "heads" if is_drawn_by_head(shown["site"].iloc[0]) else "cells"
     heads = named_heads(run, experiment, shown.iloc[0]) if marked else ""
     named = f": {heads}" if heads else ""
-    known = int(is_known(run.summary(shown.iloc[0], "probability_change")).sum())
+    known = int(is_known(run.tested_changes(shown.iloc[0])).sum())
     more = f" (the outcome of {known} more is known before)" if known else ""
     return (
         f"{marked or 'None'} of {cells} {what} {verb} marked{where}{more}{named}.{could}{untested}"
@@ -403,7 +455,7 @@ def _row_of(run: Run, experiment: Experiment, groups: Sequence[MapGroup]) -> Map
         ),
         marks=_marks_of_row(groups, maps),
         maps=maps,
-        idle=idle_words(primary),
+        idle=idle_words(primary, level_sign(experiment)),
         by_site=True,
     )
 
@@ -443,7 +495,7 @@ def example_group(
     maps = []
     for level, cells in rows.groupby("noise_level", dropna=False):
         floor, total = floors[level], float(cells["total_effect"].iloc[0])
-        title = ", ".join(filter(None, [level_words(level), f"floor {floor:.3f}"]))
+        title = ", ".join(filter(None, [amount_words(experiment, level), f"floor {floor:.3f}"]))
         small = bool(cells["below_threshold"].iloc[0]) and bool(experiment.corrupted)
         name = map_name("example", example, experiment.name, site, level=level)
         over = mean_words(experiment, site) if is_drawn_by_head(site) else ""
@@ -463,18 +515,21 @@ def example_group(
     grid = regions_of(experiment, site, rows)
     return MapGroup(
         title=title_of(experiment, site),
-        measure=f"change in p({answer})",
+        measure=FIRST.change_words(answer),
+        answer=answer,
         rows=rows_words(experiment, site),
         limits=limits,
         caption=(
-            f"Change in p({answer}), the {followed_words(experiment)}{_over_draws(experiment)}"
+            f"Change in {FIRST.words.format(answer)}, the {followed_words(experiment)}"
+            f"{_over_draws(experiment)}"
             f"{f', when {put} is put in' if put else ''}."
             f"{_faint_words(maps, limits) if grid else ''}"
         ),
         marks=_own_marks(run, experiment, rows),
         mark=OWN_MARK,
         maps=tuple(maps),
-        idle=idle_words(tuple(maps)),
+        idle=idle_words(tuple(maps), level_sign(experiment)),
+        sign=level_sign(experiment),
         regions=grid,
         picture=run.pictures[example] if grid else "",
         source_picture=run.source_pictures.get(example, "") if grid else "",
@@ -550,7 +605,7 @@ def _example_cells(
     labels = row_labels(_with_sources(run, example, experiment, cells), experiment, site)
     keys = ["layer", row]
     one = cells.groupby(keys)["position"].transform("size").max() == 1
-    numbers = [*COLUMNS.values(), "null_change", "hidden_change"]
+    numbers = [*(measure.quantity for measure in run.measures), "null_change", "hidden_change"]
     means = cells.groupby(keys, as_index=False)[numbers].mean()
     marked = cells.groupby(keys)["marked"].first().reindex(pd.MultiIndex.from_frame(means[keys]))
     if experiment.corrupted:
@@ -562,13 +617,14 @@ def _example_cells(
     table = means.assign(
         place=rows.map(places),
         label=rows.map(labels),
-        value=means["probability_change"],
-        log_odds=means["log_odds_change"],
-        logit_difference=_towards_followed(experiment) * means["logit_difference_change"],
+        **{
+            measure.name: measure.seen(experiment) * means[measure.quantity]
+            for measure in run.measures
+        },
         low=ends["low"].to_numpy(),
         high=ends["high"].to_numpy(),
         marked=is_true(marked).to_numpy() & bool(one),
-    )[CELLS]
+    )[[*CELLS, *further_names(run)]]
     details = {
         "null": means["null_change"].map(signed),
         "hidden": means["hidden_change"].map(signed),
@@ -637,7 +693,7 @@ def _own_marks(run: Run, experiment: Experiment, rows: pd.DataFrame) -> str:
         return "No cell is marked."
     if is_drawn_by_head(rows["site"].iloc[0]):
         return f"{OWN_MARK} marks heads at single places alone; a mean over places is not tested."
-    over = " at all σ together" if rows["noise_level"].nunique() > 1 else ""
+    over = " at all levels together" if rows["noise_level"].nunique() > 1 else ""
     return f"{OWN_MARK} marks {marked} cells{over}."
 
 
@@ -647,15 +703,10 @@ def own_marks_caption(run: Run) -> str:
         return ""
     return (
         f"{OWN_MARK} marks cells that stand out over the draws of this one example (paired t, "
-        "p < 0.05 by max-T over the map), by at least "
-        f"{run.config['effects']['least_effect']:g} and by more than the mean change that an "
+        f"p < 0.05 by max-T over the map), by at least {run.config['effects']['least_effect']:g}"
+        f"{run.tested.unit} of {run.tested.label} and by more than the mean change that an "
         "unrelated example's state makes anywhere in the map; it says nothing of other examples."
     )
-
-
-def _towards_followed(experiment: Experiment) -> int:
-    """The tables have the base answer's logit minus the source answer's; maps the followed's."""
-    return 1 if experiment.followed == BASE else -1
 
 
 def _same(level: float, other: float) -> bool:

@@ -3,7 +3,7 @@
 import os
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from blip_tracing.meaning.statistics import CONFIDENCE, FEWEST_PICTURES
-from blip_tracing.telling.phrases import followed_words, reference_of, run_words, title_of
+from blip_tracing.telling.method import claim_of
+from blip_tracing.telling.phrases import (
+    amount_words,
+    followed_words,
+    reference_of,
+    run_words,
+    title_of,
+)
 from blip_tracing.telling.places import (
     WORDS,
     all_places_words,
@@ -20,8 +27,8 @@ from blip_tracing.telling.places import (
     window_words,
 )
 from blip_tracing.telling.story import recorded
-from blip_tracing.telling.told import Run, Story, sites_of
-from blip_tracing.telling.words import how_many, level_words, listed, percent
+from blip_tracing.telling.told import FIRST, Run, Story, sites_of
+from blip_tracing.telling.words import how_many, listed, percent
 from blip_tracing.vocabulary import experiment as vocabulary
 from blip_tracing.vocabulary.corruptions import (
     ABSOLUTE,
@@ -54,7 +61,17 @@ def methods_of(
     text = environment.from_string(Path(template).read_text(encoding="utf-8"))
     filled = text.render({**facts_of(run, story), **more, "count": how_many})
     paragraphs = re.split(r"\n{2,}", filled.strip())
-    return "\n\n".join(map(lines_of, paragraphs)) + "\n"
+    return "\n\n".join([*map(lines_of, paragraphs), *_published_method(run)]) + "\n"
+
+
+def _published_method(run: Run) -> Iterator[str]:
+    """What the publication did and where the run differs, or what makes it another method."""
+    if run.method:
+        claim, is_it = claim_of(run.method, run.config)
+        yield f"# What was done, and what {run.method.title} did"
+        yield lines_of(claim)
+        if is_it:
+            yield re.sub(r"\A# .*\n+", "", run.method.text).strip()
 
 
 def facts_of(run: Run, story: Story) -> dict[str, Any]:
@@ -84,7 +101,9 @@ def facts_of(run: Run, story: Story) -> dict[str, Any]:
         "null_draws": config["controls"].get("null_draws"),
         "donors": config["controls"]["donors"],
         "matched": _matched(run),
-        "least_effect": config["effects"]["least_effect"],
+        "least_effect": f"{config['effects']['least_effect']:g}{run.tested.unit}",
+        "tested_metric": "" if run.tested is FIRST.metric else run.tested.label,
+        "measures": listed(measure.label for measure in run.measures[1:]),
         "tested": bool(run.experiments) and bool(run.tables["families"]["tested"].any()),
         "primary": [primary_facts(run, experiment) for experiment in run.experiments],
         "differing": run.differing,
@@ -159,10 +178,18 @@ def run_facts(run: Run, noisy: vocabulary.Run) -> dict[str, Any]:
     sd = means.loc[means["run"] == noisy.name, "state_sd"].mean()
     return {
         "name": noisy.name,
-        "tutorial": (asked.kind, asked.at, asked.role, asked.unit) == TUTORIAL,
+        "tutorial": (asked.kind, asked.at, asked.role, asked.unit) == TUTORIAL and not asked.also,
         "where": PLACES[asked.at],
         "role": asked.role,
-        "drawn": KINDS[asked.kind].drawn,
+        "drawn": any(KINDS[part.kind].drawn for part in asked.parts),
+        "also": asked.also
+        and {
+            "where": PLACES[asked.also.at],
+            "amount": asked.also.amount(*asked.also.levels),
+            "seed": asked.also.seed,
+        },
+        "fresh": asked.fresh,
+        "on_patches": asked.on_patches,
         "amounts": [asked.amount(level) for level in sorted(noisy.levels)],
         "in_deviations": asked.unit == DEVIATIONS,
         "levels": [f"{level:g}" for level in sorted(noisy.levels)],
@@ -175,7 +202,7 @@ def run_facts(run: Run, noisy: vocabulary.Run) -> dict[str, Any]:
 def primary_facts(run: Run, experiment: Experiment) -> str:
     """`Tracing at encoder.block_input and σ = 5`."""
     primary = run.primary(experiment)
-    level = level_words(primary["noise_level"])
+    level = amount_words(experiment, primary["noise_level"])
     return f"{title_of(experiment)} at {primary['site']}{f' and {level}' if level else ''}"
 
 

@@ -16,9 +16,9 @@ import pyarrow.dataset as ds
 
 from blip_tracing.machinery.tables import PARQUET
 from blip_tracing.meaning.effects import HALF
-from blip_tracing.meaning.statistics import FEWEST_PICTURES
+from blip_tracing.meaning.statistics import FEWEST_PICTURES, mean_intervals
 from blip_tracing.telling.findings import places_words
-from blip_tracing.telling.phrases import title_of, turns_words
+from blip_tracing.telling.phrases import amount_words, level_sign, title_of, turns_words
 from blip_tracing.telling.places import is_drawn_by_head, one_words, role_words, words_of
 from blip_tracing.telling.told import (
     DepthCurve,
@@ -206,9 +206,10 @@ def _caption(run: Run, level: float, grouped: bool) -> str:
             "half of the total effect."
         )
     if not np.isnan(level):
+        sign = level_sign(*(asked for asked in run.experiments if asked.followed == BASE))
         words.append(
-            f"Floor: p(base answer) with noise of {level_words(level)} and nothing restored, mean "
-            "over the draws."
+            f"Floor: p(base answer) of the corrupted run at {level_words(level, sign)}, nothing "
+            "restored, mean over the draws."
         )
     words.append("Null: the largest change that an unrelated example's state makes anywhere.")
     if grouped:
@@ -236,7 +237,7 @@ def depth_curves(run: Run) -> Iterator[DepthCurve]:
         ]
         null = null_turned(run, experiment.name, run.differing_in(experiment))
         if not null.empty:
-            parts.append(null.assign(run=NULL_LINE, low=np.nan, high=np.nan))
+            parts.append(null.assign(run=NULL_LINE))
         lines = pd.concat(parts)[["run", "layer", "mean", "low", "high"]]
         count, level = int(turned["examples"].max()), primary["noise_level"]
         ends = (
@@ -244,7 +245,7 @@ def depth_curves(run: Run) -> Iterator[DepthCurve]:
             if turned["low"].notna().any()
             else f"Below {FEWEST_PICTURES} pictures there are no intervals."
         )
-        at = f" at {level_words(level)}" if experiment.corrupted else ""
+        at = f" at {amount_words(experiment, level)}" if experiment.corrupted else ""
         yield DepthCurve(
             title=title_of(experiment, primary["site"]),
             caption=(
@@ -274,7 +275,7 @@ def _largest_words(experiment: Experiment, site: str) -> str:
 
 def _must_words(run: Run, primary: Any) -> str:
     """Where the answer turns whatever the model is like."""
-    changes = run.summary(primary, "probability_change")
+    changes = run.tested_changes(primary)
     there = changes[changes["known"] == CEILING]
     if there.empty:
         return ""
@@ -282,8 +283,9 @@ def _must_words(run: Run, primary: Any) -> str:
 
 
 def null_turned(run: Run, experiment: str, role: str) -> pd.DataFrame:
-    """layer, mean: the share of included examples that an unrelated state turns at the differing
-    word (`role`; "" for anywhere); empty without such a state.
+    """layer, mean, low, high: the share of included examples that an unrelated state turns at the
+    differing word (`role`; "" for anywhere), with its 95 % interval over pictures; empty without
+    such a state.
     """
     turns = run.tables["turns"]
     rows = turns[
@@ -291,9 +293,13 @@ def null_turned(run: Run, experiment: str, role: str) -> pd.DataFrame:
     ]
     if role:
         rows = rows[rows["token_role"] == role]
-    most = rows.groupby(["layer", "example"])["null_covered"].max()
-    shares = (most >= HALF).groupby(level="layer").mean()
-    return shares.rename("mean").rename_axis("layer").reset_index()
+    most = rows.pivot_table("null_covered", "example", "layer", aggfunc="max")
+    turned = (most >= HALF).astype(float).where(most.notna())
+    rules, units = run.config["effects"], [run.units.get(name, name) for name in most.index]
+    shares = mean_intervals(
+        turned.to_numpy(), rules["resamples"], rules["seed"], units, lowest=0.0, highest=1.0
+    )
+    return shares[["mean", "low", "high"]].assign(layer=most.columns)
 
 
 def _null_words(run: Run, experiment: Experiment, null: pd.DataFrame) -> str:

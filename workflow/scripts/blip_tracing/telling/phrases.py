@@ -11,9 +11,10 @@ from blip_tracing.telling.places import (
     thing_words,
     window_words,
 )
-from blip_tracing.telling.words import CORRUPTED_RUN, NOTHING_RESTORED
-from blip_tracing.vocabulary.corruptions import KINDS
+from blip_tracing.telling.words import CORRUPTED_RUN, NOTHING_RESTORED, level_words
+from blip_tracing.vocabulary.corruptions import KINDS, Kind
 from blip_tracing.vocabulary.experiment import EACH, Experiment, Run
+from blip_tracing.vocabulary.metrics import Metric
 from blip_tracing.vocabulary.sites import ENCODER, VISION, towers_of
 from blip_tracing.vocabulary.views import is_drawn_over_picture, side_by_side
 
@@ -34,12 +35,30 @@ def title_of(experiment: Experiment, site: str = "") -> str:
     return f"{name}, {site}" if site else name
 
 
+def level_sign(*experiments: Experiment) -> str:
+    """What their levels are called, `level` where that differs; `σ` where nothing is corrupted."""
+    signs = {_kind(asked).sign for asked in experiments if asked.corrupted}
+    return next(iter(signs), "σ") if len(signs) < 2 else "level"
+
+
+def amount_words(experiment: Experiment, level: float) -> str:
+    """An experiment's level: `σ = 5`; nothing where nothing is corrupted."""
+    return level_words(level, level_sign(experiment))
+
+
+def _kind(experiment: Experiment) -> Kind:
+    """The kind of its corruption."""
+    assert experiment.corrupted is not None
+    assert experiment.corrupted.corruption is not None
+    return KINDS[experiment.corrupted.corruption.kind]
+
+
 def run_words(run: Run) -> str:
     """`the base question's run`, with what corrupts it."""
     words = f"the {run.question} question's run"
     if run.corruption is None:
         return words
-    return f"{words} with {KINDS[run.corruption.kind].words} ({run.name})"
+    return f"{words} with {run.corruption.words} ({run.name})"
 
 
 def followed_words(experiment: Experiment) -> str:
@@ -64,9 +83,10 @@ def corrupted_words(experiment: Experiment) -> str:
     return NOTHING_RESTORED if experiment.receiver.corruption else CORRUPTED_RUN
 
 
-def moves_words(experiment: Experiment) -> str:
-    """What a large effect does to the answer that is followed."""
-    return "raises" if experiment.direction > 0 else "lowers"
+def moves_words(experiment: Experiment, metric: Metric) -> str:
+    """What a large effect does to a metric of the answer that is followed: `raises p(red)`."""
+    moves = "raises" if metric.rises(experiment) > 0 else "lowers"
+    return f"{moves} {metric.words.format(followed_words(experiment))}"
 
 
 def turns_words(experiment: Experiment) -> str:
@@ -92,15 +112,16 @@ def method_of(experiment: Experiment) -> str:
     answer = followed_words(experiment)
     if experiment.receiver.corruption:
         return (
-            f"{done} The more probable the {answer} becomes than with the noise alone (the floor), "
-            f"the further {suffices_words(experiment)} to bring it back, all else being as noise "
-            "leaves it: this is sufficiency, and says nothing of what is necessary."
+            f"{done} The more probable the {answer} becomes than with the {_kind(experiment).noun} "
+            f"alone (the floor), the further {suffices_words(experiment)} to bring it back, all "
+            f"else being as {_kind(experiment).noun} leaves it: this is sufficiency, and says "
+            "nothing of what is necessary."
         )
     if experiment.donor.corruption:
         return (
             f"{done} Where the {answer} becomes less probable than in "
-            f"{run_words(experiment.receiver)}, noise at that one place goes so far to take the "
-            "answer away, all other states being clean."
+            f"{run_words(experiment.receiver)}, {_kind(experiment).noun} at that one place goes so "
+            "far to take the answer away, all other states being clean."
         )
     return (
         f"{done} The more probable the {answer} becomes, the further {suffices_words(experiment)} "
@@ -111,7 +132,8 @@ def method_of(experiment: Experiment) -> str:
 def reference_of(experiment: Experiment) -> str:
     """What an effect is a change from."""
     if experiment.receiver.corruption:
-        return "Compared with the same noise and nothing put in (the floor)."
+        same = "as much noise" if experiment.fresh else f"the same {_kind(experiment).noun}"
+        return f"Compared with {same} and nothing put in (the floor)."
     return f"Compared with {run_words(experiment.receiver)}, nothing put in."
 
 
@@ -155,9 +177,8 @@ def how_to_read(experiment: Experiment) -> str:
     if mapped and experiment.corrupted:
         sentences.append(
             f"Darker is a more probable {answer}; compare tiles with the floor (the run alone), "
-            "not with 0. The title of each map gives the mean over its tiles. Every draw of the "
-            "noise is used for all layers, positions and σ alike (scaled by σ), so differences "
-            "between tiles are not differences between draws."
+            "not with 0. The title of each map gives the mean over its tiles."
+            f"{_draw_words(experiment)}"
         )
     elif mapped:
         arrow = (
@@ -178,6 +199,21 @@ def how_to_read(experiment: Experiment) -> str:
             "own run, orange for less, no colour for none."
         )
     return " ".join(dict.fromkeys(sentences))
+
+
+def _draw_words(experiment: Experiment) -> str:
+    """Which tiles share a draw."""
+    if not _kind(experiment).drawn:
+        return ""
+    if experiment.fresh:
+        return (
+            " Every tile has draws of the noise of its own, so differences between tiles are in "
+            "part differences between draws."
+        )
+    return (
+        " Every draw of the noise is used for all layers, positions and σ alike (scaled by σ), so "
+        "differences between tiles are not differences between draws."
+    )
 
 
 def _kind_words(experiment: Experiment, site: str) -> str:

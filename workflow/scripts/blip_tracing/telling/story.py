@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from blip_tracing.meaning.replication.averages import BOUND
+from blip_tracing.meaning.replication.compare import LEAST_P
 from blip_tracing.meaning.statistics import FEWEST_PICTURES
 from blip_tracing.telling.analysed import analyses_of
 from blip_tracing.telling.findings import findings_of
@@ -26,17 +28,21 @@ from blip_tracing.telling.maps import (
     example_maps,
     limits_of,
     marks_caption,
+    measures_caption,
     own_marks_caption,
 )
+from blip_tracing.telling.method import method_of_run
 from blip_tracing.telling.overview import depth_curves, group_table, overview_of
 from blip_tracing.telling.phrases import (
     corrupted_words,
+    level_sign,
     method_of,
     reference_of,
     restored_words,
     title_of,
 )
 from blip_tracing.telling.places import state_words, towers_words, window_words
+from blip_tracing.telling.replicated import averages_in_words, expectations_in_words
 from blip_tracing.telling.told import (
     Example,
     Run,
@@ -49,7 +55,8 @@ from blip_tracing.telling.toy import toy_words
 from blip_tracing.telling.words import (
     CLEAN_RUN,
     how_many,
-    level_words,
+    level_axis,
+    level_noun,
     listed,
     pair_of,
     percent,
@@ -57,6 +64,7 @@ from blip_tracing.telling.words import (
     with_differences,
     with_interval,
 )
+from blip_tracing.vocabulary.corruptions import KINDS
 from blip_tracing.vocabulary.experiment import BASE, EACH, QUESTIONS, Experiment
 from blip_tracing.vocabulary.tables import ALL_CONTRIBUTIONS, ALL_HEADS, CEILING, NO_OP, UNRELATED
 
@@ -95,6 +103,8 @@ def tell(run: Run) -> Story:
         depths=tuple(depth_curves(run)),
         averages=tuple(average_maps(run)),
         marks_caption=marks_caption(run),
+        measures=tuple(run.measures),
+        measures_caption=measures_caption(run),
         groups=groups,
         groups_caption=groups_caption,
         means=means,
@@ -102,9 +112,11 @@ def tell(run: Run) -> Story:
         means_caption=_means_caption(run, means),
         verdicts=verdicts,
         verdicts_caption=_verdicts_caption(verdicts),
+        expectations=expectations_of(run),
+        published_method=method_of_run(run),
         analyses=tuple(analyses_of(run)),
         able=able,
-        able_caption=_able_caption(able),
+        able_caption=_able_caption(run, able),
         negatives=negatives,
         negatives_caption=negatives_caption,
         controls=controls,
@@ -114,6 +126,7 @@ def tell(run: Run) -> Story:
         command=command_of(run),
         versions=list_versions(run),
         config=config_of(run),
+        sign=level_sign(*run.experiments),
     )
 
 
@@ -203,11 +216,15 @@ def list_facts(run: Run) -> pd.DataFrame:
     for noisy in {asked.corrupted.name: asked.corrupted for asked in run.experiments
                   if asked.corrupted}.values():  # fmt: skip
         levels = _listed(f"{level:g}" for level in sorted(noisy.levels))
-        seed = noisy.corruption.seed if noisy.corruption else ""
-        facts |= {
-            f"{noisy.name}: noise levels σ": levels,
-            f"{noisy.name}: noise draws": f"{noisy.draws} at each level, seed {seed}",
-        }
+        corruption = noisy.corruption
+        assert corruption is not None
+        kind = KINDS[corruption.kind]
+        facts[f"{noisy.name}: {level_noun(kind.sign)}s{' σ' if kind.sign == 'σ' else ''}"] = levels
+        if kind.drawn:
+            own = ", drawn anew for every cell" if corruption.fresh else ""
+            facts[f"{noisy.name}: noise draws"] = (
+                f"{noisy.draws} at each level, seed {corruption.seed}{own}"
+            )
     facts["ran on"] = f"{recorded(run, 'device')}, {recorded(run, 'dtype')}"
     return pd.DataFrame({"fact": facts.keys(), "value": map(printable, facts.values())})
 
@@ -335,7 +352,14 @@ def _means_caption(run: Run, means: pd.DataFrame) -> str:
         return ""
     noisy = means[means["noise_level"].notna()]
     examples, draws = int(noisy["examples"].max()), int(noisy["draws"].max())
-    over = f"{how_many(examples, 'example')} and {how_many(draws, 'noise draw')}"
+    sign = level_sign(*run.experiments)
+    drawn = f" and {how_many(draws, 'noise draw')}" if draws > 1 or sign == "σ" else ""
+    over = f"{how_many(examples, 'example')}{drawn}"
+    deviations = (
+        " σ / sd: σ in standard deviations of the clean states that the noise changes."
+        if noisy["noise_in_sd"].notna().any()
+        else ""
+    )
     ends = (
         "Brackets: 95 % intervals, the picture as unit; they assume no more than that "
         "probabilities lie between 0 and 1, and so allow for pictures unlike these."
@@ -344,10 +368,9 @@ def _means_caption(run: Run, means: pd.DataFrame) -> str:
         "with nothing restored."
     )
     return (
-        f"Mean p(base answer) over {over}, and over all places, by noise level σ. {ends} Hid the "
-        "answer: the share of draws in which it fell below half of the clean run's. Third answers: "
-        "the probability on answers to neither question. σ / sd: σ in standard deviations of the "
-        "clean states that the noise changes."
+        f"Mean p(base answer) over {over}, and over all places, by {level_axis(sign)}. {ends} Hid "
+        "the answer: the share of draws in which it fell below half of the clean run's. Third "
+        f"answers: the probability on answers to neither question.{deviations}"
     )
 
 
@@ -412,7 +435,9 @@ def _maps_caption(run: Run) -> str:
     )
     cells = "Of a cell, null is the change that an unrelated example's state makes there"
     if any(asked.receiver.corruption for asked in run.experiments):
-        cells += ", and hidden the change over the draws in which the noise hid the answer alone"
+        cells += (
+            ", and hidden the change over the draws in which the corruption hid the answer alone"
+        )
     return f"{reading} {cells}. {own_marks_caption(run)}".rstrip()
 
 
@@ -429,25 +454,30 @@ def list_able(run: Run) -> pd.DataFrame:
         rows.append(
             {
                 "experiment": title_of(experiment, primary["site"]),
-                "σ": level_words(primary["noise_level"]).removeprefix("σ = "),
+                level_sign(*run.experiments): _level(primary["noise_level"]),
                 "examples": int(primary["examples"]),
                 "included": int(primary["included"]),
                 "pictures": int(primary["pictures"]),
                 "tested": "yes" if primary["tested"] else f"no: {primary['reason']}",
                 "found with 80 %": "" if np.isnan(found) else f"{found:.2f}",
-                "noise hid the answer": "" if np.isnan(hidden) else percent(hidden),
+                "hid the answer": "" if np.isnan(hidden) else percent(hidden),
                 "null of the same role": "" if np.isnan(matched) else percent(matched),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _able_caption(able: pd.DataFrame) -> str:
+def _level(level: float) -> str:
+    """A level in a table; nothing where nothing is corrupted."""
+    return "" if np.isnan(level) else f"{level:g}"
+
+
+def _able_caption(run: Run, able: pd.DataFrame) -> str:
     if able.empty:
         return ""
     return (
-        "Found with 80 %: the least mean change in probability that a test at this number of "
-        "pictures finds with 80 % probability. Included: examples with two answers, both the "
+        f"Found with 80 %: the least mean change in {run.tested.label} that a test at this number "
+        "of pictures finds with 80 % probability. Included: examples with two answers, both the "
         "model's own, and a total effect large enough. Null of the same role: the share of "
         "unrelated states that come from a place of the same role."
     )
@@ -464,7 +494,7 @@ def list_negatives(run: Run) -> tuple[pd.DataFrame, str]:
         {
             "experiment": negatives["experiment"],
             "site": negatives["site"],
-            "σ": [level_words(level).removeprefix("σ = ") for level in negatives["noise_level"]],
+            level_sign(*run.experiments): negatives["noise_level"].map(_level),
             "control": negatives["control"],
             "false marks": negatives["false_marks"].astype(int),
             "cells": negatives["cells"].astype(int),
@@ -482,9 +512,9 @@ def list_negatives(run: Run) -> tuple[pd.DataFrame, str]:
     )
     return table, (
         f"False marks on negative controls: {false} of {cells} cells. In these comparisons there "
-        "is no difference to find, so a mark is an error: noise that hides nothing, equal tokens, "
-        "questions with one answer, and one half of the unrelated donors taken for the source, the "
-        f"other for its null. {verdict}"
+        "is no difference to find, so a mark is an error: a corruption that hides nothing, equal "
+        "tokens, questions with one answer, and one half of the unrelated donors taken for the "
+        f"source, the other for its null. {verdict}"
     )
 
 
@@ -511,15 +541,15 @@ def _controls_caption(controls: pd.DataFrame) -> str:
 
 
 def count_excluded(run: Run) -> pd.DataFrame:
-    """experiment, reason, examples (distinct), by σ (examples at each level), rows: what averages
+    """experiment, reason, examples (distinct), by level (examples at each), rows: what averages
     leave out.
     """
-    columns = ["experiment", "reason", "examples", "by σ", "rows"]
+    columns = ["experiment", "reason", "examples", "by level", "rows"]
     if "excluded" not in run.tables:
         return pd.DataFrame(columns=columns)
     groups = run.tables["excluded"].groupby(["experiment", "reason"], sort=False)
     counted = groups.agg(examples=("example", "nunique"), rows=("rows", "sum"))
-    counted["by σ"] = [
+    counted["by level"] = [
         "; ".join(
             f"{level:g}: {count}"
             for level, count in rows.groupby("noise_level")["example"].nunique().items()
@@ -534,22 +564,25 @@ def _excluded_caption(run: Run, excluded: pd.DataFrame) -> str:
         return "Nothing was left out."
     least = run.config["effects"]["total_effect"]
     return (
-        "Examples, with their rows (cells, at each site and noise level), by the reason why "
+        "Examples, with their rows (cells, at each site and level), by the reason why "
         "averages leave them out; an example with two reasons is counted under both. Averages and "
         "tests are of included examples alone: two distinct answers, both the model's own, and a "
-        f"total effect (target minus reference, at the primary σ) of at least {least:g}. A place "
-        "of no role is in no average by role; without an unrelated example there is no null."
+        f"total effect (target minus reference, at the primary level) of at least {least:g}. A "
+        "place of no role is in no average by role; without an unrelated example there is no null."
     )
 
 
 def list_verdicts(run: Run) -> pd.DataFrame | None:
     """The verdicts, quantity and correlation in words; None where none is there.
 
-    Columns: quantity, compared, agree, expected, correlation, shift, power, verdict, where.
+    Columns: quantity, compared, agree, expected, of single figures correlation, shift and power, of
+    averages largest and bound, verdict, where.
     """
     if "verdicts" not in run.tables:
         return None
     verdicts = run.tables["verdicts"]
+    if "bound" in verdicts:
+        return averages_in_words(verdicts)
     columns = [
         "quantity", "compared", "agree", "expected", "correlation", "shift", "power", "verdict",
         "where",
@@ -561,9 +594,25 @@ def list_verdicts(run: Run) -> pd.DataFrame | None:
     )[columns]
 
 
+def expectations_of(run: Run) -> pd.DataFrame:
+    """What a faithful replication must show, in words; empty where none is asked."""
+    if "expectations" not in run.tables:
+        return pd.DataFrame()
+    return expectations_in_words(run.tables["expectations"])
+
+
 def _verdicts_caption(verdicts: pd.DataFrame | None) -> str:
     if verdicts is None:
         return ""
+    if "bound" in verdicts:
+        return (
+            "Each published map of averages held against this run: how many averages lie inside "
+            "the 95 % interval that the run’s draws and examples predict, and how many would in a "
+            "faithful replication. Largest: difference. Bound: the largest difference that is not "
+            f"refused. A map differs where fewer than {percent(LEAST_P)} of simulated "
+            "replications lie as far off; it agrees where it does not and the bound is at most "
+            f"{BOUND:g}; else it cannot be told. Where: the average farthest outside."
+        )
     return (
         "Each published quantity held against this run. Expected: how many numbers would agree "
         "in a faithful replication, of noise that cannot be drawn again by chance alone. "

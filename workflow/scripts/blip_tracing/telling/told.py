@@ -9,19 +9,67 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip_tracing.given.methods import Method
 from blip_tracing.meaning.roles import role_names
 from blip_tracing.telling.words import Pair
 from blip_tracing.vocabulary.experiment import Experiment, experiments_of
+from blip_tracing.vocabulary.metrics import ALWAYS, METRICS, Metric, further_of
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import SITES
 from blip_tracing.vocabulary.tables import INCLUDED
 
 # Marks of averages, which a test over pictures gives, and of one example, over its draws.
 MARK, OWN_MARK = "○", "◆"
-# The columns of a map that can be shown: the first at once, the others by the page's switch.
-MEASURES = ("value", "log_odds", "logit_difference")
-# What every map's table of cells holds; columns beside these are shown of a cell as they are.
-CELLS = ["layer", "place", "label", *MEASURES, "low", "high", "marked"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What maps can show of a cell: a column of theirs.
+
+    label: in the page's switch; note: what it is; quantity: the change that it is, in the tables;
+    words: of what it is the change, with `{}` for the answer that is followed; bounded: whether it
+    changes by at most 1; metric: whose change it is, if it is one's own.
+    """
+
+    name: str
+    label: str
+    note: str
+    quantity: str
+    words: str
+    bounded: bool = False
+    metric: Metric | None = None
+
+    def seen(self, experiment: Experiment) -> int:
+        """−1 where maps show the opposite of the number in tables, else 1."""
+        return self.metric.seen(experiment) if self.metric else 1
+
+    def change_words(self, answer: str) -> str:
+        """`change in p(red)`."""
+        return f"change in {self.words.format(answer)}"
+
+
+def _measure_of(metric: Metric, name: str, note: str) -> Measure:
+    return Measure(name, metric.label, note, metric.change, metric.words, metric.bounded, metric)
+
+
+_FURTHER = [name for name in METRICS if name not in ALWAYS]
+_MEASURES = (
+    _measure_of(METRICS["probability"], "value", "of the answer that is followed"),
+    Measure("log_odds", "log-odds", "log p/(1 − p)", "log_odds_change", "log-odds({})"),
+    _measure_of(
+        METRICS["logit_difference"],
+        "logit_difference",
+        "of the answer that is followed minus the other",
+    ),
+    *(_measure_of(METRICS[name], name, METRICS[name].meaning) for name in _FURTHER),
+)
+# The first is shown at once, the others by the page's switch, where the run has them.
+MEASURES = {measure.name: measure for measure in _MEASURES}
+FIRST = _MEASURES[0]
+# What every map's table of cells holds, beside the further measures of its run; columns that are
+# neither are shown of a cell as they are.
+CELLS = ["layer", "place", "label", "value", "log_odds", "logit_difference", "low", "high",
+         "marked"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +82,9 @@ class Run:
     effects and those of the experiments of the shown examples; controls as `count_controls` counts
     them, and `turns` as `read_turns` reads it. provenance: by the name of the stage. overrides:
     what was given on the command line with --config. source_pictures: the pictures of the shown
-    examples' source runs, where they are others; boxes: of things in the sheet's pictures.
+    examples' source runs, where they are others; boxes: of things in the sheet's pictures; units:
+    example → what is resampled, where that is not the example itself; method: the published one
+    that the configuration names.
     """
 
     config: Mapping[str, Any]
@@ -45,11 +95,24 @@ class Run:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source_pictures: Mapping[str, str] = field(default_factory=dict)
     boxes: Sequence[str] = ("",)
+    units: Mapping[str, str] = field(default_factory=dict)
+    method: Method | None = None
 
     @property
     def experiments(self) -> list[Experiment]:
         """The experiments, in the configuration's order."""
         return list(experiments_of(self.config).values())
+
+    @property
+    def tested(self) -> Metric:
+        """The metric that is tested and marked."""
+        return METRICS[self.config["effects"]["metric"]]
+
+    @property
+    def measures(self) -> list[Measure]:
+        """What its maps can show."""
+        further = further_of(self.config["metrics"], self.tested.name)
+        return [one for one in _MEASURES if one.name not in _FURTHER or one.name in further]
 
     @property
     def count(self) -> int:
@@ -114,6 +177,16 @@ class Run:
             return found
         return found[found["token_role"] == role_of(family)]
 
+    def tested_changes(self, family: Any, quantity: str = "") -> pd.DataFrame:
+        """The same of the tested metric's change, or of its contrast with the null, as it is seen:
+        of the answer that is followed.
+        """
+        rows = self.summary(family, quantity or self.tested.change)
+        named = next(asked for asked in self.experiments if asked.name == family["experiment"])
+        if self.tested.seen(named) > 0:
+            return rows
+        return rows.assign(mean=-rows["mean"], low=-rows["high"], high=-rows["low"])
+
 
 @dataclass(frozen=True)
 class Map:
@@ -123,9 +196,10 @@ class Map:
     cells: one row a cell: layer, place (the row, from the top, 0 first), label (the row's name),
     value (the change in probability), log_odds and logit_difference (the changes of these, the
     latter of the followed answer minus the other), low and high (95 % interval of value, NaN where
-    there is none), marked, and then columns of text (details, "" for none) named as a reader
-    should see them. primary: whether conclusions are drawn at its level. idle: whether the noise
-    hid nothing there, so that there is nothing to see. beside: maps to compare it with.
+    there is none), marked, the run's further measures, and then columns of text (details, "" for
+    none) named as a reader should see them. primary: whether conclusions are drawn at its level.
+    idle: whether the noise hid nothing there, so that there is nothing to see. beside: maps to
+    compare it with.
     """
 
     name: str
@@ -151,7 +225,8 @@ class MapGroup:
     nothing, "" where there are none. regions: where rows are [CLS] and then single regions of a
     picture, row by row, how many a side it has, so that they are drawn over it; picture: that one,
     and source_picture the donor's where it is another, "" for none. by_site: whether the maps are
-    of sites, each with rows of its own, rather than of levels.
+    of sites, each with rows of its own, rather than of levels. answer: that is followed, in the
+    words of a measure; sign: what a level is called.
     """
 
     title: str
@@ -167,6 +242,8 @@ class MapGroup:
     picture: str = ""
     source_picture: str = ""
     by_site: bool = False
+    answer: str = ""
+    sign: str = "σ"
 
     @property
     def all_maps(self) -> list[Map]:
@@ -258,6 +335,35 @@ class DepthCurve:
     lines: pd.DataFrame
 
 
+# Words, and how they are set: "", "strong", "emphasis" or "code".
+Words = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a text: kind: paragraph, heading, item (of a list), or table.
+
+    words: of all but a table; rows: of a table, its head first, each cell's words.
+    """
+
+    kind: str
+    words: Words = ()
+    rows: tuple[tuple[Words, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class ToldMethod:
+    """The published method that a configuration names.
+
+    claim: whether the run is that, in a sentence that else says what it changes; blocks: what was
+    done there and here, none where the run is not that.
+    """
+
+    title: str
+    claim: str
+    blocks: tuple[Block, ...]
+
+
 @dataclass(frozen=True)
 class Answered:
     """What an analysis of several experiments concludes; verdicts: in words, a row a conclusion."""
@@ -272,18 +378,21 @@ class Answered:
 class Story:
     """All that is told, in the order of telling.
 
-    lead: the run in one sentence. findings: one sentence each. methods: what the experiments
-    are. facts: fact, value. averages: maps over roles; marks_caption: what their marks are.
-    groups: the share turned by group and layer, in words. means: run, noise_level (NaN for the
-    clean run), mean, low, high, examples, draws, and of corrupted runs hidden, third and
-    noise_in_sd; empty where nothing was traced. floors: example, noise_level, mean: p(base
-    answer) with noise, where examples are too few for an interval. verdicts: quantity,
-    compared, agree, expected, correlation, shift, power, verdict, where; or None. analyses: of
+    lead: the run in one sentence. measures: what its maps can show, the first at once;
+    measures_caption: what these are, and of which marks are. findings: one sentence each.
+    methods: what the experiments are. facts: fact, value. averages: maps over roles;
+    marks_caption: what their marks are. groups: the share turned by group and layer, in words.
+    means: run, noise_level (NaN for the clean run), mean, low, high, examples, draws, and of
+    corrupted runs hidden, third and noise_in_sd; empty where nothing was traced. floors:
+    example, noise_level, mean: p(base answer) with noise, where examples are too few for an
+    interval. verdicts: quantity, compared, agree, expected, correlation, shift, power (of
+    averages largest, bound), verdict, where; or None. expectations: what a faithful replication
+    must show, in words. published_method: that of the configuration, or None. analyses: of
     several experiments. able: what the run is able to say, in words. negatives: in words.
     controls: experiment, control, meaning, checked, idle (those of them that could not have
     failed), effect, largest (these missing where no outcome is known). excluded: experiment,
     reason, examples, rows. versions: package, version. config: text of a configuration file
-    that gives the run again.
+    that gives the run again. sign: what levels are called.
     """
 
     title: str
@@ -299,6 +408,8 @@ class Story:
     depths: tuple[DepthCurve, ...]
     averages: tuple[MapGroup, ...]
     marks_caption: str
+    measures: tuple[Measure, ...]
+    measures_caption: str
     groups: pd.DataFrame
     groups_caption: str
     means: pd.DataFrame
@@ -306,6 +417,8 @@ class Story:
     means_caption: str
     verdicts: pd.DataFrame | None
     verdicts_caption: str
+    expectations: pd.DataFrame
+    published_method: ToldMethod | None
     analyses: tuple[Answered, ...]
     able: pd.DataFrame
     able_caption: str
@@ -318,6 +431,7 @@ class Story:
     command: str
     versions: pd.DataFrame
     config: str
+    sign: str = "σ"
 
 
 def at_level(levels: pd.Series, level: float) -> pd.Series:

@@ -138,9 +138,19 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def level_words(noise_level: float) -> str:
-    """`σ = 5`; nothing where nothing is corrupted."""
-    return "" if pd.isna(noise_level) else f"σ = {noise_level:g}"
+def level_words(level: float, sign: str) -> str:
+    """`σ = 5`; nothing where nothing is corrupted. sign: what a level is called."""
+    return "" if pd.isna(level) else f"{sign} = {level:g}"
+
+
+def level_noun(sign: str) -> str:
+    """What a level is, in a sentence, by what it is called: `noise level`, `factor`."""
+    return "noise level" if sign == "σ" else sign
+
+
+def level_axis(sign: str) -> str:
+    """What an axis of levels is called: `noise level σ`, `factor`."""
+    return f"{level_noun(sign)} σ" if sign == "σ" else sign
 
 
 def p_words(value: float) -> str:

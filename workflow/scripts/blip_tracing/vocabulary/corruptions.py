@@ -21,7 +21,8 @@ class Kind:
     draw: standard normal numbers of the states' shape; level: as configured; words: what a reader
     calls it; amount: the same at a level; drawn: whether the draws matter, so that there can be
     several; adds: whether a level is the size of what is added, and can be held against that of
-    the states.
+    the states; noun: what does something to the states, in a sentence; sign: what a level is
+    called, as in `σ = 5`.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Kind:
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
     drawn: bool = True
     adds: bool = False
+    noun: str = "noise"
+    sign: str = "σ"
 
 
 _KINDS = (
@@ -56,6 +59,8 @@ _KINDS = (
         "multiplies all numbers by a level; nothing is drawn, and 1 changes nothing",
         lambda states, draw, level: states * level,
         drawn=False,
+        noun="scaling",
+        sign="factor",
     ),
 )
 KINDS = {kind.name: kind for kind in _KINDS}
@@ -84,8 +89,12 @@ UNITS = (ABSOLUTE, DEVIATIONS)
 class Corruption:
     """A corruption of a run, at each of `levels` in each of `draws` (0, 1, …) of a seed.
 
-    role: the one whose tokens alone are changed, "" for all that the place has; unit: one of UNITS;
-    rules: those that tell the roles, none where `role` is "", each as pairs of key and value.
+    role: the one whose tokens, or of a picture whose patches, alone are changed, "" for all that
+    the place has; unit: one of UNITS; fresh: whether every cell has draws of its own, where else
+    all of an example share one; rules: those that tell the roles of tokens, none where `role` is of
+    no token, each as pairs of key and value; also: a corruption of the picture beside this one of
+    the question, at its one level at all of these and in as many draws, whose seed is another: its
+    noise is then that of a run which has it alone.
     """
 
     kind: str
@@ -95,7 +104,14 @@ class Corruption:
     seed: int
     role: str = ""
     unit: str = ABSOLUTE
+    fresh: bool = False
     rules: tuple[tuple[tuple[str, str], ...], ...] = ()
+    also: Corruption | None = None
+
+    @property
+    def parts(self) -> tuple[Corruption, ...]:
+        """Itself, and what is corrupted beside it."""
+        return (self, self.also) if self.also else (self,)
 
     @property
     def role_rules(self) -> list[Rule]:
@@ -105,7 +121,23 @@ class Corruption:
     @property
     def of_picture(self) -> bool:
         """Whether it changes the picture, so that each variant of the run has one of its own."""
+        return any(part.on_patches for part in self.parts)
+
+    @property
+    def on_patches(self) -> bool:
+        """Whether what it changes itself, and so its role, is of a picture and not of tokens."""
         return self.at not in OF_TOKENS
+
+    @property
+    def words(self) -> str:
+        """What a reader calls it, and what is corrupted beside it."""
+        also = f" and, on its picture, {KINDS[self.also.kind].words}" if self.also else ""
+        return f"{KINDS[self.kind].words}{also}"
+
+    @property
+    def beside(self) -> str:
+        """What is corrupted beside it, with its amount: ` and a factor of 2 on the picture`."""
+        return f" and {self.also.amount(*self.also.levels)} on the picture" if self.also else ""
 
     def amount(self, level: float) -> str:
         """What it is at a level, in words: `noise of σ = 3 standard deviations`."""

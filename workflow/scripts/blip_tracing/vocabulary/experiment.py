@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from blip_tracing.vocabulary.corruptions import Corruption
+from blip_tracing.vocabulary.corruptions import OF_TOKENS, Corruption
+from blip_tracing.vocabulary.roles import rules_of_whole
 from blip_tracing.vocabulary.sites import SITES, VISION
 
 BASE, SOURCE = "base", "source"
@@ -94,6 +95,12 @@ class Experiment:
         return self.corrupted.draws if self.corrupted else 1
 
     @property
+    def fresh(self) -> bool:
+        """Whether every cell has a corrupted run of its own, with draws of its own."""
+        run = self.corrupted
+        return bool(run and run.corruption and run.corruption.fresh)
+
+    @property
     def in_pictures(self) -> bool:
         """Whether rows have pictures of their own: at a site of vision, or a corrupted picture."""
         seen = any(SITES[site].tower == VISION for site in self.sites)
@@ -103,16 +110,21 @@ class Experiment:
     def primary(self, asked: float | None = None) -> int:
         """The number of the level that conclusions are drawn at: that asked for, else the middle.
 
-        0 where it has no levels; of an even number of them the higher of the two in the middle.
+        0 where it has no levels.
         """
         levels = self.levels
         if not levels:
             return 0
-        return levels.index(sorted(levels)[len(levels) // 2] if asked is None else asked)
+        return levels.index(middle(levels) if asked is None else asked)
 
     def at(self, levels: Sequence[float]) -> Experiment:
         """The same experiment at these levels alone."""
         return replace(self, receiver=self.receiver.at(levels), donor=self.donor.at(levels))
+
+
+def middle(levels: Sequence[float]) -> float:
+    """The level in the middle; of an even number of them the higher of the two there."""
+    return sorted(levels)[len(levels) // 2]
 
 
 def runs_of(config: Mapping[str, Any]) -> dict[str, Run]:
@@ -120,16 +132,27 @@ def runs_of(config: Mapping[str, Any]) -> dict[str, Run]:
     runs = {name: Run(name, name) for name in QUESTIONS}
     for name, spec in config["runs"].items():
         corrupt = spec["corrupt"]
-        rules = config["effects"]["roles"] if corrupt["role"] else []
-        runs[name] = Run(name, spec["of"], _corruption(corrupt, map(dict.items, rules)))
+        role = corrupt["role"] if corrupt["at"] in OF_TOKENS else ""
+        rules = rules_of_whole(config["effects"]["roles"], role) if role else []
+        if also := corrupt.get("also"):
+            corrupt = {**corrupt, "also": _as_drawn(also, corrupt["draws"])}
+        runs[name] = Run(name, spec["of"], _corruption(corrupt, (rule.items() for rule in rules)))
     return runs
+
+
+def _as_drawn(also: Mapping[str, Any], draws: int) -> dict[str, Any]:
+    """A corruption beside another as one of its own: at its one level, in the other's draws."""
+    kept = {key: value for key, value in also.items() if key != "level"}
+    return {**kept, "levels": [also["level"]], "draws": draws}
 
 
 def _corruption(described: Mapping[str, Any], rules: Iterable[Iterable[Any]]) -> Corruption:
     """A corruption of plain lists; rules: each as pairs of key and value."""
     levels = tuple(map(float, described["levels"]))
     pairs = tuple(tuple((key, value) for key, value in rule) for rule in rules)
-    return Corruption(**{**described, "levels": levels, "rules": pairs})
+    also = described.get("also")
+    made = {"levels": levels, "rules": pairs, "also": also and _corruption(also, ())}
+    return Corruption(**{**described, **made})
 
 
 def experiments_of(config: Mapping[str, Any]) -> dict[str, Experiment]:

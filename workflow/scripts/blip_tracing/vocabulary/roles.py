@@ -1,7 +1,7 @@
 """The rules of token roles: what can be asked, and whether it can be told by."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from blip_tracing.errors import InputError
@@ -15,9 +15,13 @@ START, END = "[CLS]", "[SEP]"
 DEC, ANSWER = "[DEC]", "answer"
 DECODER_ROLES = (DEC, ANSWER)
 KEY = "effects.roles"
-REFERENCES = ("before", "after")
+REFERENCES = ("before", "after", "of")
+# Which of several tokens that hold to a role's other rules; of one, the first is the last.
+FIRST, MIDDLE, LAST = PARTS = ("first", "middle", "last")
 
 Rule = Mapping[str, str]
+# Question → the positions at which it names its own answer, as a question of two choices does.
+Answered = Mapping[str, Collection[int]]
 
 
 def check_roles(rules: Sequence[Rule]) -> None:
@@ -48,6 +52,30 @@ def check_roles(rules: Sequence[Rule]) -> None:
                     f"known are {', '.join(names)}"
                 )
     settling_order(rules)
+
+
+def ask_answers(rules: Sequence[Rule]) -> bool:
+    """Whether a rule asks where a question names its answer."""
+    return any("answer" in rule for rule in rules)
+
+
+def answered_at(token_ids: Sequence[int], answer_id: int) -> list[int]:
+    """Where a question names its answer: the positions of the token that the answer begins with."""
+    return [at for at, token_id in enumerate(token_ids) if token_id == answer_id]
+
+
+def part_of(positions: Collection[int], part: str) -> list[int]:
+    """The first of some positions, the last, or those between; of one position no middle."""
+    ordered = sorted(positions)
+    return {FIRST: ordered[:1], LAST: ordered[-1:], MIDDLE: ordered[1:-1]}[part]
+
+
+def rules_of_whole(rules: Sequence[Rule], role: str) -> list[Rule]:
+    """The rules by which all tokens of a role are of it, those of its parts included.
+
+    A token takes the first role that it holds to, so its parts (`of`) come last.
+    """
+    return sorted(rules, key=lambda rule: rule.get("of") == role)
 
 
 def settling_order(rules: Sequence[Rule]) -> list[Rule]:

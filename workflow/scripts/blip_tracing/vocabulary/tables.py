@@ -32,7 +32,9 @@ _ROWS = (
     Table("excluded", "what averages leave out, and why"),
     Table("published", "each published number beside the run's"),
     Table("verdicts", "a verdict on each published quantity"),
+    Table("expectations", "what a run that replicates published averages must show, and does"),
     *(Table(analysis.name, analysis.rows) for analysis in ANALYSES.values()),
+    Table("halves", "an example, and which half of the sheet it is in"),
     *(
         Table(analysis.verdicts, f"a conclusion of `{analysis.name}`")
         for analysis in ANALYSES.values()
@@ -57,14 +59,13 @@ REASONS = (
 FEW_PICTURES = "fewer than six pictures"
 NO_NULL = WITHOUT_NULL
 FEW_NULLS = "fewer than six pictures with an unrelated example"
-NOTHING_HIDDEN = "the noise hid nothing"
+NOTHING_HIDDEN = "the corruption hid nothing"
 FALSE_MARKS = "marks on negative controls"
-# The negative controls of the run itself: the column `control` of `negatives`, in its order.
-HIDES_NOTHING = "noise that hides nothing"
+# The negative controls of the run itself: the column `control` of `negatives`.
+HIDES_NOTHING = "a corruption that hides nothing"
 EQUAL_TOKENS = "equal tokens"
 SAME_ANSWER = "one answer"
 UNRELATED_SOURCE = "unrelated donor as source"
-NEGATIVES = (HIDES_NOTHING, EQUAL_TOKENS, SAME_ANSWER, UNRELATED_SOURCE)
 # Which examples a mean is over: the column `among` of `summary`.
 INCLUDED = "included"
 TABLES = {table.name: table for table in _ROWS}

@@ -71,6 +71,7 @@ def _noisy(run: Run) -> bool:
         run.question == BASE
         and corrupted is not None
         and (corrupted.kind, corrupted.at) == ("gaussian", QUESTION_EMBEDDINGS)
+        and not corrupted.also
     )
 
 
