@@ -19,6 +19,11 @@ from safetensors.numpy import load_file, save_file
 from blip_tracing.given.plan import Plan
 from blip_tracing.given.planning import Known, check_config_file, check_named_files, read_inputs
 from blip_tracing.meaning.replication.published import check_run, read_published
+from blip_tracing.meaning.replication.published_averages import (
+    are_averages,
+    held_against,
+    read_averages,
+)
 from blip_tracing.vocabulary.sites import SITES
 
 pytestmark = pytest.mark.workflow
@@ -69,8 +74,13 @@ def plan() -> None:
     config = yaml.safe_load(Path(CONFIG).read_text())
     sheet: Any = read_inputs(config, [CONFIG])
     check_named_files(config, sheet)
-    plan = Plan(config, sheet.to_dict("records"), Known)
-    if config["published"]:
+    averages = are_averages(config["published"])
+    plan = Plan(config, sheet.to_dict("records"), Known, averages)
+    if averages:
+        published = read_averages(config["published"])
+        held_against(published, config["published"], plan.experiments, plan.primary_levels,
+                     config["averages"], len(plan.examples))  # fmt: skip
+    elif config["published"]:
         published = read_published(config["published"])
         check_run(published, config["published"], plan.examples, plan.experiments)
 
