@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import oracle
 import oracle_vision
@@ -110,6 +111,33 @@ def variants_of(run):
     return list(itertools.product(run.levels, range(run.draws)))
 
 
+def check_restored(blip, pixels, model, run, site, truth, every):
+    """The clean states of a site, one position at a time, in a corrupted run: as a hook puts them.
+
+    truth: the change by hand and the picture, of a number, a level and a draw; every: so many-th
+    position is looked at.
+    """
+    batch = batch_of(model, pixels, run)
+    places = {SITES[site].place(layer): f"layer {layer}" for layer in range(LAYERS)}
+    experiment = Experiment("tracing", run, Run(BASE, BASE), (site,))
+    with torch.inference_mode():
+        found = measure(model, batch, experiment, places, None, ["probability", "logit"])
+    for number, layer in itertools.product((0, 1), range(LAYERS)):
+        question = QUESTIONS[number][BASE]
+        image = oracle.image_states(blip, pixels[[number]])
+        states = oracle.site_states(blip, question, image, site, layer)
+        cells = found[SITES[site].place(layer)].cells.columns["p_base"][number]
+        for row, (level, draw) in enumerate(variants_of(run)):
+            change, picture = truth(number=number, level=level, draw=draw)
+            for position in range(0, len(question), every):
+                with corrupted(blip, run.corruption.at, change):
+                    logits = oracle.patched_logits(
+                        blip, question, picture, site, layer, position, states[position]
+                    )
+                p = logits.softmax(-1)[ANSWERS[number, 0]]
+                assert abs(cells[row, position] - p) < 1e-5, (layer, row, position)
+
+
 @pytest.mark.parametrize("backend", [ResumableBlip, PlainBlip])
 @pytest.mark.parametrize(("kind", "at", "on"), ASKED)
 def test_a_corrupted_run_is_the_unmodified_models(blip, pixels, backend, kind, at, on):
@@ -168,26 +196,8 @@ def test_clean_states_put_into_a_corrupted_run_give_what_a_hook_gives(
 ):
     """Where the picture is corrupted, all blocks behind the patch still read the corrupted one."""
     model, run = backend(blip), run_of(kind, at, on)
-    batch = batch_of(model, pixels, run)
-    site = "encoder.block_output"
-    places = {SITES[site].place(layer): f"layer {layer}" for layer in range(LAYERS)}
-    experiment = Experiment("tracing", run, Run(BASE, BASE), (site,))
-    with torch.inference_mode():
-        found = measure(model, batch, experiment, places, None, ["probability", "logit"])
-    for number, layer in itertools.product((0, 1), range(LAYERS)):
-        question = QUESTIONS[number][BASE]
-        image = oracle.image_states(blip, pixels[[number]])
-        states = oracle.site_states(blip, question, image, site, layer)
-        cells = found[SITES[site].place(layer)].cells.columns["p_base"][number]
-        for row, (level, draw) in enumerate(variants_of(run)):
-            change, picture = truth_of(blip, pixels, number, run, level, draw)
-            for position in range(len(question)):
-                with corrupted(blip, at, change):
-                    logits = oracle.patched_logits(
-                        blip, question, picture, site, layer, position, states[position]
-                    )
-                p = logits.softmax(-1)[ANSWERS[number, 0]]
-                assert abs(cells[row, position] - p) < 1e-5, (layer, row, position)
+    site, truth = "encoder.block_output", partial(truth_of, blip, pixels, run=run)
+    check_restored(blip, pixels, model, run, site, truth, every=1)
 
 
 @pytest.mark.parametrize("at", PLACES)
@@ -374,25 +384,8 @@ def test_clean_states_put_into_a_run_of_two_corruptions_give_what_a_hook_gives(
 ):
     """All blocks behind the patch go on reading the corrupted picture."""
     model, run = backend(blip), run_of_both("multiplicative", "picture.states")
-    batch = batch_of(model, pixels, run)
-    places = {SITES[site].place(layer): f"layer {layer}" for layer in range(LAYERS)}
-    experiment = Experiment("tracing", run, Run(BASE, BASE), (site,))
-    with torch.inference_mode():
-        found = measure(model, batch, experiment, places, None, ["probability", "logit"])
-    for number, layer in itertools.product((0, 1), range(LAYERS)):
-        question = QUESTIONS[number][BASE]
-        image = oracle.image_states(blip, pixels[[number]])
-        states = oracle.site_states(blip, question, image, site, layer)
-        cells = found[SITES[site].place(layer)].cells.columns["p_base"][number]
-        for row, (level, draw) in enumerate(variants_of(run)):
-            change, picture = truth_of_both(blip, pixels, number, run, level, draw)
-            for position in range(0, len(question), 2):
-                with corrupted(blip, run.corruption.at, change):
-                    logits = oracle.patched_logits(
-                        blip, question, picture, site, layer, position, states[position]
-                    )
-                p = logits.softmax(-1)[ANSWERS[number, 0]]
-                assert abs(cells[row, position] - p) < 1e-5, (layer, row, position)
+    truth = partial(truth_of_both, blip, pixels, run=run)
+    check_restored(blip, pixels, model, run, site, truth, every=2)
 
 
 @pytest.mark.parametrize("at", OF_PICTURE)

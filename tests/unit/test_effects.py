@@ -1148,6 +1148,28 @@ def test_the_effects_are_one_table_of_all_jobs(summary_file: Path, tables: Table
     assert set(read_table(made / "made-excluded.csv")["reason"]) == set(REASONS)
 
 
+def test_a_role_of_the_answer_is_told_wherever_a_shard_is_read(
+    tables: Tables, tmp_path: Path
+) -> None:
+    """By the jobs of effects and of universes alike, which read it by one function."""
+    example = tables["tokens"]["example"].iloc[0]
+    runs, tokens = tables["runs"], tables["tokens"].copy()
+    (answer,) = runs.loc[(runs["example"] == example) & (runs["run"] == BASE), "answer_id"]
+    named = (tokens["example"] == example) & (tokens["question"] == BASE)
+    tokens.loc[named & (tokens["position"] == 2), "token_id"] = answer
+    files = {name: str(tmp_path / f"{name}.csv") for name in ("runs", "baseline", "tokens")}
+    written = {"runs": runs, "baseline": tables["baseline"], "tokens": tokens}
+    for name, path in files.items():
+        write_table(written[name], path)
+    rules = [{"role": "answer", "answer": BASE}, {"role": "other", "token": ".*"}]
+    shard = measure_effects.read_shard(
+        {**files, "runs": [files["runs"]]}, rows_of_sheet(tables), rules, [""], primary_of(())
+    )
+    roles = shard.known.roles.set_index(["example", "position"])["token_role"]
+    assert roles[example, 2] == "answer"
+    assert set(roles.drop((example, 2))) == {"other"}
+
+
 def test_what_was_made_vouches_for_its_files(summary_file: Path) -> None:
     made = summary_file.parent / "-".join(QUESTIONS)
     facts = json.loads((made / "made-facts.json").read_text())

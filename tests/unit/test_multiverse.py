@@ -38,7 +38,8 @@ from blip_tracing.meaning.analyses.multiverse import (
 from blip_tracing.meaning.effects import HALVES, QUANTITIES
 from blip_tracing.meaning.statistics import left_out_tests, max_t_test
 from blip_tracing.meaning.summary import Rules
-from blip_tracing.meaning.universes import EVERY_PLACE, overlap, sign_of, universes_of
+from blip_tracing.meaning.universes import EVERY_PLACE, overlap, universes_of
+from blip_tracing.vocabulary.analyses import orientation
 from blip_tracing.vocabulary.corruptions import Corruption
 from blip_tracing.vocabulary.experiment import BASE, SOURCE, Experiment, Run
 from blip_tracing.vocabulary.tables import (
@@ -409,9 +410,9 @@ def test_changes_are_told_towards_what_is_to_be_brought() -> None:
     }  # fmt: skip
     for (receiver, donor), (probability, difference) in signs.items():
         asked = experiment(receiver=receiver, donor=donor)
-        assert sign_of("probability_change", asked) == probability
-        assert sign_of("logit_difference_change", asked) == difference
-        assert sign_of("normalised", asked) == 1
+        assert orientation(asked, "probability_change") == probability
+        assert orientation(asked, "logit_difference_change") == difference
+        assert orientation(asked, "normalised") == 1
 
 
 # --- figures and page

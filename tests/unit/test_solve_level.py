@@ -6,7 +6,16 @@ import pytest
 import yaml
 from project import ROOT
 from refusals import refusal
-from solve_level import pair_at, parse, roots, solve, with_level
+from solve_level import (
+    corrupted_run,
+    levels_of_example,
+    pair_at,
+    parse,
+    roots,
+    row_of,
+    solve,
+    with_level,
+)
 
 from blip_tracing.given.settings import fill_config
 
@@ -116,3 +125,15 @@ def test_a_level_in_deviations_of_the_sheet_is_refused(
         "runs.scaled.corrupt.unit: std is of a whole sheet, and one example is run here; make it "
         "absolute"
     )
+
+
+def test_the_level_of_noise_on_a_role_alone_is_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the miniature: between no noise and one that hides the answer."""
+    monkeypatch.chdir(ROOT)
+    given = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    given["runs"]["noisy"]["corrupt"] |= {"role": "differing word", "draws": 2}
+    config = fill_config(given)
+    row, run = row_of(config, "animal_shirt"), corrupted_run(config, "noisy")
+    found = levels_of_example(config, row, run, 0.9, [0.0, 5.0, 20.0], 1)
+    assert found
+    assert all(0 < level < 20 for level in found)

@@ -1,7 +1,5 @@
 # Analyses: what several experiments together say. Each is a module of the library's
-# `meaning/analyses` and a group of the configuration's `analyses`. That of halves has its own rules.
-
-from blip_tracing.vocabulary.analyses import CONFIRM
+# `meaning/analyses` and a group of the configuration's `analyses`. Some have rules of their own.
 
 
 rule analyse:

@@ -10,8 +10,6 @@ from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import read_table, write_table
 from blip_tracing.meaning.evidence import Evidence
-from blip_tracing.meaning.summary import Rules
-from blip_tracing.vocabulary.experiment import experiment_from
 
 
 def main(snakemake: Any) -> None:
@@ -19,17 +17,8 @@ def main(snakemake: Any) -> None:
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     with log_to(snakemake.log[0]):
         check_files(files.facts, [*files.role_means, *files.cell_means, *files.runs])
-        evidence = Evidence(
-            settings=params.settings,
-            experiments={
-                name: experiment_from(described) for name, described in params.experiments.items()
-            },
-            primary=params.primary,
-            rules=Rules(**params.rules),
-            role_means=files.role_means,
-            cell_means=files.cell_means,
-            runs=pd.concat([read_table(path) for path in files.runs], ignore_index=True),
-        )
+        runs = pd.concat([read_table(path) for path in files.runs], ignore_index=True)
+        evidence = Evidence.asked(params, files.role_means, files.cell_means, runs)
         # The rule's parameters have the digest of the module that is chosen here.
         module = import_module(f"blip_tracing.meaning.analyses.{snakemake.wildcards.analysis}")
         for path, table in zip(output[:2], module.analyse(evidence), strict=True):

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from blip_tracing.given.claims import digest_of, read_claims, record_claims, write_claims
 from blip_tracing.given.halves import CONFIRMING
 from blip_tracing.given.provenance import merge_facts
@@ -12,25 +10,8 @@ from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.meaning.analyses.confirm import draw_claims, why_nothing
 from blip_tracing.meaning.evidence import Evidence
-from blip_tracing.meaning.summary import Rules
-from blip_tracing.vocabulary.experiment import experiment_from
 
 MODEL = ("model", "revision", "commit", "weights_sha256", "settings_sha256")
-
-
-def evidence_of(params: Any, role_means: list[str]) -> Evidence:
-    """The effects of one half, and what is asked of them."""
-    return Evidence(
-        settings=params.settings,
-        experiments={
-            name: experiment_from(described) for name, described in params.experiments.items()
-        },
-        primary=params.primary,
-        rules=Rules(**params.rules),
-        role_means=role_means,
-        cell_means=[],
-        runs=pd.DataFrame(),
-    )
 
 
 def main(snakemake: Any) -> None:
@@ -38,7 +19,7 @@ def main(snakemake: Any) -> None:
     files, params = snakemake.input, snakemake.params
     with log_to(snakemake.log[0]):
         check_files(files.facts, files.role_means)
-        evidence = evidence_of(params, files.role_means)
+        evidence = Evidence.asked(params, files.role_means)
         others = len({unit for _, unit, half in params.halves if half == CONFIRMING})
         claims = draw_claims(evidence, others)
         facts = merge_facts(files.facts, files.role_means)

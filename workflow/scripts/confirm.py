@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import evidence_of
 
 from blip_tracing.given.claims import read_claims, record_test
 from blip_tracing.given.halves import CONFIRMING, EXPLORING, HALVES
@@ -13,6 +12,7 @@ from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
 from blip_tracing.machinery.tables import write_table
 from blip_tracing.meaning.analyses.confirm import confirm_claims, shrinkage, verdicts_of
+from blip_tracing.meaning.evidence import Evidence
 
 
 def main(snakemake: Any) -> None:
@@ -26,7 +26,7 @@ def main(snakemake: Any) -> None:
             half: halves.loc[halves["half"] == half, "picture"].nunique() for half in HALVES
         }
         use = record_test(sealed, Path(params.ledger))
-        explored, other = (evidence_of(params, files[half]) for half in (EXPLORING, CONFIRMING))
+        explored, other = (Evidence.asked(params, files[half]) for half in (EXPLORING, CONFIRMING))
         claims, digest = sealed["claims"], sealed["digest"]
         table = confirm_claims(claims, other, use, digest)
         sizes = shrinkage(claims, explored, other)

@@ -25,7 +25,7 @@ import pandas as pd
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from blip_tracing.errors import InputError
+from blip_tracing.errors import InputError, run_command
 from blip_tracing.given.checkpoint import fetch_from_hub, is_local, read_architecture
 from blip_tracing.given.downloads import download_picture
 from blip_tracing.given.pairs import (
@@ -312,14 +312,8 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the command; wrong input ends it with one line and exit code 1."""
-    arguments = parse()
-    try:
-        print(make_sheet(arguments))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    """Run the command."""
+    return run_command(lambda: make_sheet(parse()))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from blip_tracing.meaning.effects import (
 from blip_tracing.meaning.roles import Known, assign_roles, cell_positions, role_names
 from blip_tracing.meaning.summary import Rules
 from blip_tracing.vocabulary.experiment import Experiment, experiment_from
+from blip_tracing.vocabulary.roles import Rule
 
 Cells = Mapping[str, Sequence[tuple[str, str]]]
 
@@ -53,6 +54,33 @@ class Measured:
     role_means: pd.DataFrame
     cell_means: pd.DataFrame
     excluded: pd.DataFrame
+
+
+def read_shard(
+    files: Mapping[str, Any],
+    examples: Sequence[Sequence[Any]],
+    roles: Sequence[Rule],
+    boxes: Sequence[str],
+    primary: Mapping[str, int],
+) -> Shard:
+    """What is known of a shard's examples; files: runs (several), baseline and tokens.
+
+    examples: as `Plan.described_examples` has them; roles: the rules; boxes: the sheet's.
+    """
+    sheet = pd.DataFrame(examples, columns=["example", "picture", "exchanged", "group", "boxes"])
+    runs = pd.concat([read_table(path) for path in files["runs"]], ignore_index=True)
+    return Shard(
+        runs,
+        read_table(files["baseline"]),
+        Known(
+            assign_roles(read_table(files["tokens"]), roles, runs),
+            role_names(roles, boxes),
+            dict(zip(sheet["example"], sheet["boxes"], strict=True)),
+            frozenset(sheet.loc[sheet["exchanged"], "example"]),
+        ),
+        sheet[["example", "picture", "group"]],
+        primary,
+    )
 
 
 def measure_shard(
@@ -103,28 +131,13 @@ def main(snakemake: Any) -> None:
     """Write the shard's effects, their means and exclusions, and their facts."""
     files, output, params = snakemake.input, snakemake.output, snakemake.params
     rules = Rules(**params.rules)
-    sheet = pd.DataFrame(
-        params.examples, columns=["example", "picture", "exchanged", "group", "boxes"]
-    )
-    exchanged = sheet.loc[sheet["exchanged"], "example"]
     experiments = [experiment_from(described) for described in params.experiments.values()]
     with log_to(snakemake.log[0]):
         check_files(files.facts, sorted(set(files) - {*files.facts, *files.claims}))
         for path in files.claims:
             read_claims(path)
-        runs = pd.concat([read_table(path) for path in files.runs], ignore_index=True)
-        shard = Shard(
-            runs,
-            read_table(files.baseline),
-            Known(
-                assign_roles(read_table(files.tokens), params.roles, runs),
-                role_names(params.roles, params.boxes),
-                dict(zip(sheet["example"], sheet["boxes"], strict=True)),
-                frozenset(exchanged),
-            ),
-            sheet[["example", "picture", "group"]],
-            params.primary,
-        )
+        given = {"runs": files.runs, "baseline": files.baseline, "tokens": files.tokens}
+        shard = read_shard(given, params.examples, params.roles, params.boxes, params.primary)
         excluded = []
         with ExitStack() as stack:
             add_effects, add_roles, add_cells = (

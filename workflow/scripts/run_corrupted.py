@@ -30,9 +30,7 @@ def corrupt_shard(
 ) -> None:
     """Write the run's part of the table `runs`, and its facts."""
     assert run.corruption is not None
-    rules = run.corruption.role_rules
-    told = Corrupted(run, roles_by(rules), ask_answers(rules))
-    clean = CleanRuns(loaded.traced, files, rows, corrupted=told)
+    clean = CleanRuns(loaded.traced, files, rows, corrupted=corrupted_by(run))
     own, *_ = files.runs
     asked = read_table(own).set_index(["run", "example"]).loc[run.question, SAME]
 
@@ -45,6 +43,13 @@ def corrupt_shard(
     whole = scores.join(asked, on="example").assign(run=run.name)
     write_table(whole[["example", "run", *SAME, *columns]], table)
     loaded.vouch(facts, [table], seed=run.corruption.seed)
+
+
+def corrupted_by(run: Run) -> Corrupted:
+    """A corrupted run, and how the roles of its tokens are told."""
+    assert run.corruption is not None
+    rules = run.corruption.role_rules
+    return Corrupted(run, roles_by(rules), ask_answers(rules))
 
 
 def scored(loaded: Loaded, run: Run, metrics: Sequence[str], batch: Batch) -> pd.DataFrame:

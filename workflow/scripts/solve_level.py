@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from blip_tracing.errors import InputError
+from blip_tracing.errors import InputError, run_command
 from blip_tracing.given.pictures import pictures_of
 from blip_tracing.given.planning import read_config
 from blip_tracing.given.settings import TABLE_DIGITS, fill_config
@@ -91,15 +91,14 @@ def levels_of_example(
     from encode_images import encode_shard
     from fetch_model import fetch_model
     from make_sheet import fetch
+    from run_corrupted import corrupted_by
 
     from blip_tracing.engine.batch import Batch
     from blip_tracing.engine.cells import score_run
-    from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns, Corrupted
-    from blip_tracing.meaning.roles import roles_of
+    from blip_tracing.engine.clean_runs import CleanFiles, CleanRuns
     from blip_tracing.models.loaded import open_model
 
     assert run.corruption is not None
-    roles = partial(roles_of, rules=run.corruption.role_rules)
     name, revision = config["model"]["name"], config["model"]["revision"]
     checkpoint = fetch_model(name, revision, config, config["examples"])
     for picture in pictures_of([row]):
@@ -128,7 +127,7 @@ def levels_of_example(
                 found = roots(partial(answered, batch), floor, tried, f"runs.{run.name}")
                 return [pd.DataFrame({"example": row["example"], "level": found})]
 
-            runs = CleanRuns(loaded.traced, files, [row], corrupted=Corrupted(run, roles))
+            runs = CleanRuns(loaded.traced, files, [row], corrupted=corrupted_by(run))
             (found,) = runs.measure(1, work, run.name, run.corruption.of_picture)
     return found["level"].tolist()
 
@@ -228,13 +227,8 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the command; wrong input ends it with one line and exit code 1."""
-    try:
-        print(solve(parse()))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    """Run the command."""
+    return run_command(lambda: solve(parse()))
 
 
 if __name__ == "__main__":

@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from measure_effects import Measured, Shard, measure_shard
+from measure_effects import Measured, measure_shard, read_shard
 
 from blip_tracing.given.provenance import merge_facts, write_facts
 from blip_tracing.machinery.files import check_files
 from blip_tracing.machinery.logs import log_to
-from blip_tracing.machinery.tables import read_table, write_table
-from blip_tracing.meaning.roles import Known, assign_roles, role_names
+from blip_tracing.machinery.tables import write_table
 from blip_tracing.meaning.summary import Rules
 from blip_tracing.meaning.universes import universes_of
 from blip_tracing.vocabulary.experiment import experiment_from
+from blip_tracing.vocabulary.roles import Rule
 
 
 def measured_parts(
     parts: Sequence[Mapping[str, Any]],
     described: Mapping[str, Any],
     primary: int,
-    roles: Sequence[Mapping[str, str]],
+    roles: Sequence[Rule],
     boxes: Sequence[str],
     rules: Rules,
 ) -> list[Measured]:
@@ -31,21 +31,7 @@ def measured_parts(
     name = described["name"]
     found: list[Measured] = []
     for part in parts:
-        sheet = pd.DataFrame(
-            part["examples"], columns=["example", "picture", "exchanged", "group", "boxes"]
-        )
-        shard = Shard(
-            pd.concat([read_table(path) for path in part["runs"]], ignore_index=True),
-            read_table(part["baseline"]),
-            Known(
-                assign_roles(read_table(part["tokens"]), roles),
-                role_names(roles, boxes),
-                dict(zip(sheet["example"], sheet["boxes"], strict=True)),
-                frozenset(sheet.loc[sheet["exchanged"], "example"]),
-            ),
-            sheet[["example", "picture", "group"]],
-            {name: primary},
-        )
+        shard = read_shard(part, part["examples"], roles, boxes, {name: primary})
         found += measure_shard({name: described}, {name: part["cells"]}, shard, rules)
     return found
 

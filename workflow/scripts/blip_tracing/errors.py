@@ -1,5 +1,8 @@
 """The errors that a researcher reads: one line each, shown without a traceback."""
 
+import sys
+from collections.abc import Callable
+
 
 class InputError(ValueError):
     """Something given to the workflow is wrong.
@@ -17,3 +20,13 @@ class MeasurementError(ArithmeticError):
 
 
 READABLE = (InputError, MeasurementError)
+
+
+def run_command(work: Callable[[], str]) -> int:
+    """Print what a command's work says; wrong input ends it with one line and exit code 1."""
+    try:
+        print(work())
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

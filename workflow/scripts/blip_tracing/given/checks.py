@@ -33,11 +33,10 @@ from blip_tracing.vocabulary.corruptions import PICTURE_PIXELS, PICTURE_STATES
 from blip_tracing.vocabulary.experiment import SOURCE, Experiment, experiments_of, runs_of
 from blip_tracing.vocabulary.regions import PICTURE, picture_roles
 from blip_tracing.vocabulary.sites import SITES, VISION, towers_of
+from blip_tracing.vocabulary.tables import FEWEST_PICTURES, SIGNIFICANT
 
 QUESTIONS = ("base_question", "source_question")
 ANSWERS = ("base_answer", "source_answer")
-# As `meaning.statistics` has them: no test of fewer pictures, and the level of all claims together.
-FEWEST_PICTURES, SIGNIFICANT = 6, 0.05
 OTHER_SPLIT = "add rows, or give another salt before anything is measured"
 
 

@@ -611,7 +611,12 @@ def show_heads(table: pd.DataFrame, experiments: Iterable[Experiment]) -> pd.Dat
     """
     if not asks_heads(experiments):
         return table.drop(columns="head")
-    return table.assign(head=table["head"].where(table["head"] >= 0).astype("Int64"))
+    return table.assign(head=whole_or_missing(table["head"]))
+
+
+def whole_or_missing(numbers: pd.Series) -> pd.Series:
+    """Whole numbers as a reader has them: missing where −1 says that there is none."""
+    return numbers.where(numbers >= 0).astype("Int64")
 
 
 def asks_heads(experiments: Iterable[Experiment]) -> bool:

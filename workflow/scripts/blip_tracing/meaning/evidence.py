@@ -6,7 +6,7 @@ table and its verdicts, in that order.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip_tracing.meaning.summary import Family, Rules
-from blip_tracing.vocabulary.experiment import Experiment
+from blip_tracing.vocabulary.experiment import Experiment, experiment_from
 
 # A conclusion: what it is about (a map, a pair of them), what is said of it with a number, its
 # interval and p (NaN where there is none), over how many pictures, and the verdict in a word.
@@ -52,11 +52,25 @@ class Evidence:
     cell_means: Sequence[str]
     runs: pd.DataFrame
 
-    def families(self, experiment: str) -> Iterator[Family]:
-        """Those of an experiment, site after site, level after level."""
-        for family in families_of(self.role_means):
-            if family.experiment == experiment:
-                yield family
+    @classmethod
+    def asked(
+        cls,
+        params: Any,
+        role_means: Sequence[str],
+        cell_means: Sequence[str] = (),
+        runs: pd.DataFrame | None = None,
+    ) -> Evidence:
+        """By a rule's parameters: settings, experiments (as `described`), primary and rules."""
+        experiments = {name: experiment_from(each) for name, each in params.experiments.items()}
+        return cls(
+            params.settings,
+            experiments,
+            params.primary,
+            Rules(**params.rules),
+            role_means,
+            cell_means,
+            pd.DataFrame() if runs is None else runs,
+        )
 
     def primary_family(self, experiment: str, site: str) -> Family:
         """That of a site at the level that conclusions are drawn at."""

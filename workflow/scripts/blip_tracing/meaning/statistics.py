@@ -16,12 +16,14 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 from scipy.stats import t as student
 
+from blip_tracing.vocabulary.tables import FEWEST_PICTURES, SIGNIFICANT
+
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-# The family-wise level of marks, and the power that the smallest detectable effect is found with.
-SIGNIFICANT, POWER = 0.05, 0.8
-# With n units no two-sided p is below 2 / 2ⁿ, and an interval tells little that the points do not.
-FEWEST_PICTURES = 6
+# What the columns of a mean and of its interval's ends are called behind its name.
+ENDS = ("", "_low", "_high")
+# The power that the smallest detectable effect is found with.
+POWER = 0.8
 # Numbers in a block of resamples, or of cells, which bounds its memory: 16 MB an array.
 NUMBERS_A_BLOCK = 2_000_000
 # Relative to a cell's own error or statistic: what differs by less differs by rounding alone.
@@ -145,6 +147,11 @@ def mean_intervals(
             "pictures": units.pictures,
         }
     )
+
+
+def named_means(means: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The columns mean, low and high of `mean_intervals` as a table has several of them."""
+    return means[["mean", "low", "high"]].set_axis([f"{name}{end}" for end in ENDS], axis=1)
 
 
 def max_t_test(
@@ -314,8 +321,7 @@ def selection_frequencies(
     if len(units.sums) < FEWEST_PICTURES or not there.any():
         return np.full(values.shape[1], np.nan)
     chosen = np.zeros(values.shape[1])
-    for weights in _resampled(units.sums, resamples, seed):
-        means = (weights @ units.sums) / _or_nan(weights @ units.counts)
+    for means in _means_of_resamples(units, resamples, seed):
         means = np.where(np.isnan(means), -np.inf, means)
         best = means >= means.max(axis=1, keepdims=True) - ROUNDING
         chosen += (best / best.sum(axis=1, keepdims=True)).sum(axis=0)
@@ -330,12 +336,7 @@ def resampled_means(
     values: (N, M). The bootstrap distribution of whatever is made of means.
     """
     units = by_picture(values, pictures)
-    return np.concatenate(
-        [
-            (weights @ units.sums) / _or_nan(weights @ units.counts)
-            for weights in _resampled(units.sums, resamples, seed)
-        ]
-    )
+    return np.concatenate(list(_means_of_resamples(units, resamples, seed)))
 
 
 def chosen_frequencies(
@@ -354,8 +355,8 @@ def chosen_frequencies(
     if len(units.sums) < FEWEST_PICTURES:
         return np.full(values.shape[1], np.nan)
     chosen = np.zeros(values.shape[1])
-    for weights in _resampled(units.sums, resamples, seed):
-        chosen += choose((weights @ units.sums) / _or_nan(weights @ units.counts)).sum(axis=0)
+    for means in _means_of_resamples(units, resamples, seed):
+        chosen += choose(means).sum(axis=0)
     return chosen / resamples
 
 
@@ -472,6 +473,12 @@ def _resampled(sums: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarr
     chances = np.full(len(sums), 1 / len(sums))
     for size in _blocks(sums, resamples):
         yield random.multinomial(len(sums), chances, size=size).astype("float64")
+
+
+def _means_of_resamples(units: Units, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The means over examples in resamples of pictures, (B, M) a block; NaN where none is there."""
+    for weights in _resampled(units.sums, resamples, seed):
+        yield (weights @ units.sums) / _or_nan(weights @ units.counts)
 
 
 def _blocks(sums: np.ndarray, resamples: int) -> Iterator[int]:

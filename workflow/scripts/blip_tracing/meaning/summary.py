@@ -28,15 +28,18 @@ from blip_tracing.meaning.effects import (
     OF_POSITIONS,
     asks_heads,
     changes_of,
+    whole_or_missing,
 )
 from blip_tracing.meaning.marks import PValues, cell_tests, marks_of, of_enough, why_untested
 from blip_tracing.meaning.statistics import (
+    ENDS,
     FEWEST_PICTURES,
     SIGNIFICANT,
     detectable_mean,
     heterogeneity_test,
     max_t_test,
     mean_intervals,
+    named_means,
     selection_frequencies,
 )
 from blip_tracing.vocabulary.experiment import BY_ROLE, TOGETHER, Experiment
@@ -60,7 +63,6 @@ KEYS = ["experiment", "site", "noise_level"]
 TESTED = "probability_change"
 # What stands beside a change in probability, and beside which quantities, each with its interval.
 BESIDE = {SUM_OF_SINGLES: (TESTED,), JOINT: (TESTED, "largest_change")}
-ENDS = ("", "_low", "_high")
 # What a row of the table has only where a cell of included examples is tested.
 OF_CELLS = ["known", "p_floor", "p_null", "p_family", "p_study", "chosen", "marked"]
 SUMMARY = [
@@ -270,9 +272,7 @@ def summarize_family(
     part = Parted(arranged, known_of(of_roles, arranged.cells), rules.tested, sign)
     facts = family_facts(of_cells, experiment, primary)
     facts["primary"] &= role in ("", ALL)
-    hides = experiment.corrupted is None or bool(
-        experiment.direction * facts["total_effect"] >= rules.total_effect
-    )
+    hides = has_to_bring(experiment, facts["total_effect"], rules)
     reason = why_untested(facts["pictures"], part.pictures_with_null, hides)
     if facts["pictures"] >= FEWEST_PICTURES:
         facts["heterogeneity_p"] = heterogeneity_test(
@@ -297,6 +297,16 @@ def summarize_family(
         [{**level, "token_role": role, **counted} for counted in _count_marks(controls, rules)],
         part.open,
         cells,
+    )
+
+
+def has_to_bring(experiment: Experiment, total_effect: float, rules: Rules) -> bool:
+    """Whether there is something to bring back, as there is wherever nothing is corrupted.
+
+    total_effect: the mean over the included examples.
+    """
+    return experiment.corrupted is None or bool(
+        experiment.direction * total_effect >= rules.total_effect
     )
 
 
@@ -385,7 +395,7 @@ def finish_experiment(families: Sequence[Summarized], rules: Rules) -> tuple[pd.
         rows["marked"] = rows["marked"].eq(True)
         rows["known"] = rows["known"].fillna("")
         for number in ("layer", "head"):
-            rows[number] = rows[number].where(rows[number] >= 0).astype("Int64")
+            rows[number] = whole_or_missing(rows[number])
         summaries.append(rows.reindex(columns=SUMMARY))
         row = {**family.facts, "marked": int(found["marked"].sum())}
         if exceeded and row["tested"]:
@@ -514,8 +524,7 @@ def _beside(part: Arranged, experiment: Experiment, rules: Rules) -> dict[str, p
         means = mean_intervals(
             part.of(name), rules.resamples, rules.seed, part.pictures, lowest, highest
         )
-        told = means[["mean", "low", "high"]]
-        found[name] = told.set_axis([f"{name}{end}" for end in ENDS], axis=1)
+        found[name] = named_means(means, name)
     return found
 
 

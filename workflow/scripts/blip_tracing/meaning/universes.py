@@ -32,8 +32,17 @@ from blip_tracing.meaning.statistics import (
     max_t_test,
     mean_intervals,
 )
-from blip_tracing.meaning.summary import CELL, TESTED, Arranged, Rules, arrange, known_of
-from blip_tracing.vocabulary.experiment import BASE, TOGETHER, Experiment
+from blip_tracing.meaning.summary import (
+    CELL,
+    TESTED,
+    Arranged,
+    Rules,
+    arrange,
+    has_to_bring,
+    known_of,
+)
+from blip_tracing.vocabulary.analyses import orientation
+from blip_tracing.vocabulary.experiment import TOGETHER, Experiment
 from blip_tracing.vocabulary.multiverse import BEYOND, WITHOUT
 from blip_tracing.vocabulary.roles import ALL
 from blip_tracing.vocabulary.sites import SITES
@@ -103,10 +112,11 @@ def _of_map(
     names = [measure["quantity"] for measure in settings["quantities"]]
     part = _open_cells(of_roles, list(dict.fromkeys([*names, TESTED, CONTRAST])))
     values = {
-        name: sign_of(name, experiment) * part.of(name)
+        name: orientation(experiment, name) * part.of(name)
         for name in dict.fromkeys([*names, CONTRAST])
     }
-    hides = _hides(experiment, of_cells, rules)
+    total = of_cells.loc[of_cells["included"], "total_effect"].mean()
+    hides = has_to_bring(experiment, total, rules)
     tests = _tests(values, part, rules)
     means_of = cache(lambda name: _intervals(values[name], part, rules))
     overlap_of = cache(lambda name, size: overlap(values[name], part.pictures, size, rules.seed))
@@ -139,19 +149,6 @@ def _of_map(
         )
 
 
-def sign_of(quantity: str, experiment: Experiment) -> int:
-    """1 where a change towards what the intervention is to bring is above zero, else −1.
-
-    The logit difference is the base answer's less the source's, whichever is followed; a share of
-    the total effect has the direction within it.
-    """
-    if quantity == "normalised":
-        return 1
-    if quantity == "logit_difference_change" and experiment.followed != BASE:
-        return -experiment.direction
-    return experiment.direction
-
-
 def axes_of(experiment: Experiment, site: str) -> str:
     """What a site's places are told by: those of sites with the same can be compared."""
     heads = " heads" if SITES[site].heads else ""
@@ -178,12 +175,6 @@ def _open_cells(of_roles: pd.DataFrame, columns: list[str]) -> Arranged:
     rows = of_roles[of_positions] if of_positions.any() else of_roles
     part = arrange(rows, columns)
     return part.among(part.examples["included"]).at(known_of(rows, part.cells) == "")
-
-
-def _hides(experiment: Experiment, of_cells: pd.DataFrame, rules: Rules) -> bool:
-    """Whether there is something to bring back, as there is wherever nothing is corrupted."""
-    total = of_cells.loc[of_cells["included"], "total_effect"].mean()
-    return experiment.corrupted is None or bool(experiment.direction * total >= rules.total_effect)
 
 
 def _ways(settings: Mapping[str, Any]) -> Iterator[Asked]:

@@ -55,6 +55,10 @@ WITHOUT_NULL = "no unrelated example"
 REASONS = (
     ONE_ANSWER, NOT_OWN, SMALL_PRIMARY, SMALL_EFFECT, SMALL_RANGE, WITHOUT_ROLE, WITHOUT_NULL,
 )  # fmt: skip
+# The level of tests, over a family. With n units no two-sided p is below 2 / 2ⁿ, and an interval
+# tells little that the points do not.
+SIGNIFICANT = 0.05
+FEWEST_PICTURES = 6
 # Why a map of means is not tested: the column `reason` of `families`.
 FEW_PICTURES = "fewer than six pictures"
 NO_NULL = WITHOUT_NULL

@@ -23,10 +23,12 @@ from scipy.stats import t as student
 
 from blip_tracing.given.claims import Use
 from blip_tracing.given.halves import CONFIRMING
+from blip_tracing.meaning.effects import whole_or_missing
 from blip_tracing.meaning.evidence import VERDICTS, Evidence, where_words
 from blip_tracing.meaning.marks import of_enough, why_untested
 from blip_tracing.meaning.statistics import (
     CONFIDENCE,
+    ENDS,
     FEWEST_PICTURES,
     SIGNIFICANT,
     MaxT,
@@ -44,7 +46,7 @@ PASSED = "passed, not confirmatory"
 NOTHING_STANDS_OUT = "no effect above the least and beyond the null's"
 KNOWN_BEFOREHAND = "known beforehand there"
 CLAIM = ["claim", "experiment", "site", "noise_level", *CELL, "direction"]
-OF_HALF = [f"{name}{end}" for name in ("change", "beyond_null") for end in ("", "_low", "_high")]
+OF_HALF = [f"{name}{end}" for name in ("change", "beyond_null") for end in ENDS]
 TABLE = [
     *CLAIM, *(f"explored_{name}" for name in OF_HALF), "explored_pictures", "predicted_low",
     *(f"found_{name}" for name in OF_HALF), "found_pictures", "shrinkage", "least_effect",
@@ -202,7 +204,7 @@ def confirm_claims(
         [table["reason"] != "", passed], [NOT_TESTED, CONFIRMED if use.confirms else PASSED],
         NOT_CONFIRMED,
     )  # fmt: skip
-    table["head"] = table["head"].where(table["head"] >= 0).astype("Int64")
+    table["head"] = whole_or_missing(table["head"])
     # Of digits alone a reader of tables would make a number.
     return table.assign(digest=f"sha256:{digest}").reindex(columns=TABLE)
 

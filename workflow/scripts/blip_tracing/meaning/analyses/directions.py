@@ -52,11 +52,13 @@ from blip_tracing.meaning.effects import HALVES, NO_HEAD
 from blip_tracing.meaning.evidence import VERDICTS, Evidence
 from blip_tracing.meaning.marks import PValues, cell_tests, marks_of, of_enough
 from blip_tracing.meaning.statistics import (
+    ENDS,
     FEWEST_PICTURES,
     SIGNIFICANT,
     heterogeneity_test,
     max_t_test,
     mean_intervals,
+    named_means,
 )
 from blip_tracing.meaning.summary import TESTED, Arranged, Rules, arrange, known_of
 from blip_tracing.vocabulary.experiment import Experiment
@@ -74,7 +76,6 @@ MEANINGS = {
 }
 # Which direction does more where they differ.
 RESTORING, TAKING, NOT_APART = "restoring", "taking", "not shown"
-ENDS = {"": "mean", "_low": "low", "_high": "high"}
 MEANS = [
     "restored", "taken", "unrelated_restored", "unrelated_taken",
     "restored_share", "taken_share", "difference",
@@ -304,8 +305,7 @@ def _told(sides: Sides, rules: Rules) -> pd.DataFrame:
     table = sides.cells.reset_index(drop=True).assign(known=sides.known)
     for name, means in _means(sides, rules):
         table["pictures"] = means["pictures"]
-        for end, of in ENDS.items():
-            table[f"{name}{end}"] = means[of]
+        table[named_means(means, name).columns] = named_means(means, name)
     open_cells = sides.known == ""
     for name, p in _tests(sides.open, rules).items():
         table.loc[open_cells, name] = p

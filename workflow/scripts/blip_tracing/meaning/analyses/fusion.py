@@ -52,12 +52,16 @@ from blip_tracing.meaning.effects import EXAMPLE, HALF, LEAST_LOGIT_RANGE, by_le
 from blip_tracing.meaning.evidence import VERDICTS, Evidence
 from blip_tracing.meaning.marks import of_enough, why_untested
 from blip_tracing.meaning.statistics import (
+    ENDS as ENDS_OF_MEANS,
+)
+from blip_tracing.meaning.statistics import (
     FEWEST_PICTURES,
     SIGNIFICANT,
     TAILS,
     by_picture,
     max_t_test,
     mean_intervals,
+    named_means,
     resampled_means,
 )
 from blip_tracing.meaning.summary import CELL, TESTED, Arranged, Rules, arrange, known_of
@@ -75,7 +79,7 @@ TOLD = (*ENDS, BEYOND, INTERACTION)
 RESTORED = {end: f"restored_{end}" for end in ENDS}
 TABLE = [
     "site", "noise_level", *CELL, "known",
-    *(f"{RESTORED.get(name, name)}{end}" for name in TOLD for end in ("", "_low", "_high")),
+    *(f"{RESTORED.get(name, name)}{end}" for name in TOLD for end in ENDS_OF_MEANS),
     "p_interaction", *(f"p_{kind}" for kind in KINDS), "pictures", "kind",
 ]  # fmt: skip
 # What is said of the runs themselves.
@@ -332,9 +336,9 @@ def _of_site(evidence: Evidence, site: str) -> tuple[pd.DataFrame, list[list[obj
         noise_level=rows["noise_level"].iloc[0],
         known=reduce(lambda one, other: np.where(one != "", one, other), known.values()),
         **{
-            f"{RESTORED.get(name, name)}{end}": of[column]
+            str(column): values
             for name, of in means.items()
-            for end, column in (("", "mean"), ("_low", "low"), ("_high", "high"))
+            for column, values in named_means(of, RESTORED.get(name, name)).items()
         },
         **{f"p_{name}": of for name, of in p.items()},
         pictures=means[BOTH]["pictures"],

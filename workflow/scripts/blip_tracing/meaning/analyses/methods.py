@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip_tracing.meaning.effects import whole_or_missing
 from blip_tracing.meaning.evidence import VERDICTS, Evidence
 from blip_tracing.meaning.likeness import (
     AGREE,
@@ -30,6 +31,7 @@ from blip_tracing.meaning.likeness import (
 )
 from blip_tracing.meaning.marks import cell_tests, marks_of, of_enough
 from blip_tracing.meaning.statistics import (
+    ENDS,
     ROUNDING,
     SIGNIFICANT,
     equivalence_test,
@@ -49,7 +51,6 @@ NIL, OPPOSITE = "nil", "opposite"
 SAME_CELL, OTHER_CELL = "the same cell", "another cell"
 # How often resamples of pictures must choose a cell, for it to be the largest.
 STABLE = 0.95
-ENDS = ("", "_low", "_high")
 SIDES = ("first", "second")
 TABLE = [
     "row", "site", "first", "second", "first_noise_level", "second_noise_level",
@@ -105,7 +106,7 @@ def analyse(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
             rows += _compare_metrics(method, site, quantities, evidence)
     table = pd.DataFrame(rows).reindex(columns=TABLE)
     for number in ("layer", "head"):
-        table[number] = table[number].where(table[number] >= 0).astype("Int64")
+        table[number] = whole_or_missing(table[number])
     return table, pd.DataFrame(_verdicts(table, quantities), columns=VERDICTS)
 
 

@@ -19,10 +19,16 @@ from scipy.stats import hypergeom
 
 from blip_tracing.meaning.evidence import VERDICTS, Evidence
 from blip_tracing.meaning.marks import cell_tests, marks_of
-from blip_tracing.meaning.statistics import SIGNIFICANT, chosen_frequencies, mean_intervals
+from blip_tracing.meaning.statistics import (
+    ENDS,
+    SIGNIFICANT,
+    chosen_frequencies,
+    mean_intervals,
+    named_means,
+)
 from blip_tracing.meaning.summary import TESTED, Rules, arrange, known_of
-from blip_tracing.vocabulary.analyses import HEAD_SCORES
-from blip_tracing.vocabulary.experiment import BASE, Experiment
+from blip_tracing.vocabulary.analyses import HEAD_SCORES, orientation
+from blip_tracing.vocabulary.experiment import Experiment
 from blip_tracing.vocabulary.sites import ENCODER, SITES
 
 # Kept in so many resamples, a head's choice does not hang on which pictures there are.
@@ -31,11 +37,10 @@ STABLE = 0.95
 ROUNDING = 1e-6
 HEAD = ["layer", "head"]
 SITE = ["experiment", "site"]
-ENDS = ("mean", "low", "high")
 TABLE = [
     *SITE, "noise_level", "token_role", *HEAD, "known", "score", "score_low", "score_high",
     "threshold", "kept", "kept_share", "p", "acts", "shown", "universal", "expected",
-    *(f"{name}{end}" for name in HEAD_SCORES for end in ("", "_low", "_high")), "pictures",
+    *(f"{name}{end}" for name in HEAD_SCORES for end in ENDS), "pictures",
 ]  # fmt: skip
 
 
@@ -83,12 +88,16 @@ def _heads_of(
 ) -> pd.DataFrame:
     part = arrange(rows, [*HEAD_SCORES, "contrast"])
     known = known_of(rows, part.cells)
-    towards = {name: sign * part.of(name) for name, sign in _signs(experiment).items()}
+    # A probability is of the answer that is followed, whichever way that is to go.
+    towards = {
+        name: part.of(name) * (1 if name == "probability" else orientation(experiment, name))
+        for name in HEAD_SCORES
+    }
     score = np.abs(towards[settings["score"]])
 
     def means(values: np.ndarray, name: str) -> pd.DataFrame:
         found = mean_intervals(values, rules.resamples, rules.seed, part.pictures)
-        return found[list(ENDS)].set_axis([name, f"{name}_low", f"{name}_high"], axis=1)
+        return named_means(found, name)
 
     def above(of: np.ndarray) -> np.ndarray:
         return stand_out(of, settings["deviations"]) & (known == "")
@@ -111,19 +120,6 @@ def _heads_of(
         shown=chosen & acts & (share >= STABLE),
         pictures=rows["picture"].nunique(),
     )
-
-
-def _signs(experiment: Experiment) -> dict[str, int]:
-    """Of each score, the sign with which it is one of the answer that is followed, and towards
-    where the experiment leads; a probability and a share have theirs.
-    """
-    followed = 1 if experiment.followed == BASE else -1
-    return {
-        "probability": 1,
-        "probability_change": experiment.direction,
-        "logit_difference_change": experiment.direction * followed,
-        "normalised": 1,
-    }
 
 
 def threshold_of(means: np.ndarray, deviations: float) -> np.ndarray:

@@ -22,9 +22,11 @@ import numpy as np
 import pandas as pd
 
 from blip_tracing.meaning.beside import JOINED
+from blip_tracing.meaning.effects import whole_or_missing
 from blip_tracing.meaning.evidence import VERDICTS, Evidence
 from blip_tracing.meaning.marks import of_enough
 from blip_tracing.meaning.statistics import (
+    ENDS,
     FEWEST_PICTURES,
     SIGNIFICANT,
     by_picture,
@@ -32,6 +34,7 @@ from blip_tracing.meaning.statistics import (
     jackknife,
     max_t_test,
     mean_intervals,
+    named_means,
     ratio_interval,
 )
 from blip_tracing.meaning.summary import CELL, TESTED, Arranged, Rules, arrange, known_of
@@ -45,7 +48,6 @@ SUPER, SUB, ADDITIVE = "super-additive", "sub-additive", "additive"
 NOTHING, NOT_SHOWN, ONE_PART = "no effect", "not shown", "one part"
 SCALES = (TESTED, "log_odds_change", "logit_difference_change")
 SUM = "sum_of_"
-ENDS, MEANS = ("", "_low", "_high"), ("mean", "low", "high")
 EFFECTS = ("together", "sum", "difference")
 TABLE = [
     "joint", "singles", "site", "noise_level", "quantity", *CELL, "known", "parts",
@@ -63,8 +65,7 @@ def analyse(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     table = pd.concat(maps, ignore_index=True)
     verdicts = pd.DataFrame(_verdicts(table), columns=VERDICTS)
-    head = table["head"].where(table["head"] >= 0).astype("Int64")
-    return table.assign(head=head), verdicts
+    return table.assign(head=whole_or_missing(table["head"])), verdicts
 
 
 def _maps_of(evidence: Evidence, joint: str, singles: str) -> Iterator[pd.DataFrame]:
@@ -187,7 +188,7 @@ def _of_scale(
     told: dict[str, pd.Series] = {}
     for name, values in zip(EFFECTS, (together, alone, difference), strict=True):
         means = mean_intervals(values, rules.resamples, rules.seed, part.pictures)
-        told |= {f"{name}{end}": means[of] for end, of in zip(ENDS, MEANS, strict=True)}
+        told |= {str(column): of for column, of in named_means(means, name).items()}
     tests = pd.DataFrame(np.nan, part.cells.index, ["p_more", "p_less", "p_additive", "p_nothing"])
     tests.loc[open_cells] = _tests(
         difference[:, open_cells], together[:, open_cells], part.pictures, least, rules
